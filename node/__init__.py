@@ -1,0 +1,1 @@
+"""Limner: DICOM studies in, segmentations out, with proof that they arrived."""

@@ -1,0 +1,1 @@
+"""The commands of `limner`, grouped by what a person wants to do."""

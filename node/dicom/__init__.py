@@ -1,0 +1,1 @@
+"""The wire: associations, the listener, the sender, storage commitment, the header walk."""

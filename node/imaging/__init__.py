@@ -1,0 +1,1 @@
+"""From instances to volumes in physical units, and back; geometry that is exact or refused."""

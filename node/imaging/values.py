@@ -1,0 +1,231 @@
+"""The values that cross between rooms: what was read, what was found, what is said of it.
+
+Arrays are `[slice, row, column]`; slices ascend along row x column (the normal). `affine` maps
+an index (slice, row, column, 1) to LPS millimetres (PS3.3 C.7.6.2.1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from node.reasons import Reason
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFile:
+    """Where one instance's PS3.10 bytes lie: a region of a local file.
+
+    Attributes:
+        path: A local file.
+        offset: First byte of the PS3.10 preamble.
+        length: Bytes of the whole instance; 0 means to the end of the file.
+        digest: SHA-256 of the dataset as received (the bytes behind the file meta group), hex;
+            empty if not computed yet.
+    """
+
+    path: Path
+    offset: int = 0
+    length: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceInstance:
+    """One instance of a series as read for imaging: header and place.
+
+    Attributes:
+        file: Its bytes.
+        header: The dataset without pixel data, as pydicom read it; never modified.
+    """
+
+    file: InstanceFile
+    header: Dataset
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID (0008,0018)."""
+        return str(self.header.SOPInstanceUID)
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID (0008,0016)."""
+        return str(self.header.SOPClassUID)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSource:
+    """Which instance, and which frame of it, one slice of a volume came from.
+
+    Attributes:
+        instance: Index into `Volume.instances`.
+        frame: Frame number from 1 in a multi-frame instance, None for a single-frame one.
+    """
+
+    instance: int
+    frame: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """A regular grid of voxels in physical units, with what every voxel came from.
+
+    Attributes:
+        array: int16 or float32, shape [slices, rows, columns], in `units`; padding already set
+            to the modality's background.
+        affine: float64 (4, 4), index [slice, row, column, 1] to LPS mm.
+        spacing_mm: Distance between slices, rows, columns in mm.
+        units: `HU`, `BQML`, `CNTS`, ..., `arbitrary` (MR) or `unknown`.
+        modality: Modality (0008,0060) as the series spells it.
+        series_uid: Series Instance UID.
+        part: Number from 1 among the volumes that one series splits into.
+        instances: Every instance of this volume, each once, in the order of its first slice.
+        slices: The source of each slice, same order as `array`.
+        padding: True where the pixel was padding (not measured), or None where none was.
+    """
+
+    array: NDArray[np.int16] | NDArray[np.float32]
+    affine: Floats
+    spacing_mm: tuple[float, float, float]
+    units: str
+    modality: str
+    series_uid: str
+    part: int
+    instances: tuple[SourceInstance, ...]
+    slices: tuple[SliceSource, ...]
+    padding: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a set of instances is not a usable volume; a result, not an error.
+
+    Attributes:
+        reason: Stable code.
+        explanation: One sentence with what was found and where (UIDs, positions in mm).
+        series_uid: Series Instance UID, empty if there is none.
+        modality: As the series spells it, empty if there is none.
+        part: Number from 1 among the parts of the series.
+        instances: Offending SOP Instance UIDs, at most 20.
+    """
+
+    reason: Reason
+    explanation: str
+    series_uid: str = ""
+    modality: str = ""
+    part: int = 1
+    instances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept: value, scheme, meaning (PS3.3 8.8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment as the model's card describes it.
+
+    Attributes:
+        number: Label value in the array and Segment Number in the SEG, from 1.
+        label: Segment Label, unique in the card, at most 64 ASCII characters.
+        category: Segmented Property Category Code.
+        type: Segmented Property Type Code.
+        modifiers: Type modifiers, such as (7771000, SCT, Left).
+        region: Anatomic region, or None.
+        colour: Recommended display colour, sRGB 0..255.
+    """
+
+    number: int
+    label: str
+    category: Code
+    type: Code
+    modifiers: tuple[Code, ...] = ()
+    region: Code | None = None
+    colour: tuple[int, int, int] = (255, 160, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number about one segment, with its unit (UCUM)."""
+
+    segment: int
+    name: Code
+    value: float
+    unit: Code
+
+
+class Outcome(StrEnum):
+    """What the verdict says of a segmentation."""
+
+    ACCEPT = "accept"  # within the card's limits
+    REVIEW = "review"  # a person should look; delivered
+    REJECT = "reject"  # a hard rule is broken; not delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Accept, review or reject, with a sentence for each rule that spoke."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What made a segmentation, for provenance and for identity of results.
+
+    Attributes:
+        name: The card's name, such as `lung-ct`.
+        version: The card's version.
+        digest: SHA-256 of the weights, hex.
+        settings_digest: SHA-256 over everything else in the card that can change labels or
+            bytes, hex.
+        intended_use: One sentence of the card; shipped models say "research use".
+        research: True unless the site's card is cleared for more.
+    """
+
+    name: str
+    version: str
+    digest: str
+    settings_digest: str
+    intended_use: str
+    research: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """Labels on the source grid, and what is said of them.
+
+    Attributes:
+        labels: uint8, shape of the volume's array; 0 is background.
+        segments: Every segment of the card, present in the labels or not.
+        measurements: At least the volume of each segment in mL.
+        verdict: Accept, review or reject.
+        model: What made it.
+        runtime: Facts of the run: engine, version, precision, threads, device.
+        removed_ml: What post-processing took away, in mL.
+        seconds: Wall seconds by step.
+    """
+
+    labels: Labels
+    segments: tuple[Segment, ...]
+    measurements: tuple[Measurement, ...]
+    verdict: Verdict
+    model: ModelIdentity
+    runtime: Mapping[str, str]
+    removed_ml: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Models as folders: cards, weights, architectures, inference, post-processing, verdict."""

@@ -1,0 +1,1 @@
+"""Studies with known truth, a phantom scanner (SCU), a phantom PACS (SCP), the demo."""

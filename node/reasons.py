@@ -1,0 +1,82 @@
+"""Why a series is not usable as a volume: one enum, a sentence each, stable codes.
+
+docs/reasons.md is made from this file (`python -m node.reasons`), so that the code in a JSON
+output, the page's sentence and the manual cannot differ.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a set of instances is refused. Values are stored, printed and documented."""
+
+    NO_GEOMETRY = "no-geometry"
+    NO_FRAME_OF_REFERENCE = "no-frame-of-reference"
+    TOO_FEW_SLICES = "too-few-slices"
+    MISSING_SLICES = "missing-slices"
+    DUPLICATE_POSITION = "duplicate-position"
+    UNEVEN_SPACING = "uneven-spacing"
+    MIXED_ORIENTATION = "mixed-orientation"
+    MIXED_MATRIX = "mixed-matrix"
+    MIXED_SPACING = "mixed-spacing"
+    GANTRY_TILT = "gantry-tilt"
+    MOVING_ORIGIN = "moving-origin"
+    NOT_GREYSCALE = "not-greyscale"
+    DERIVED = "derived"
+    LOCALIZER = "localizer"
+    NOT_AN_IMAGE = "not-an-image"
+    AMBIGUOUS_VOLUME = "ambiguous-volume"
+    MIXED_IDENTITY = "mixed-identity"
+    UNSUPPORTED_SYNTAX = "unsupported-syntax"
+    TRUNCATED_FRAME = "truncated-frame"
+    DECODE_MISMATCH = "decode-mismatch"
+    DECODE_FAILED = "decode-failed"
+    BAD_HEADER = "bad-header"
+    NOT_ACCEPTED = "not-accepted"
+
+
+SENTENCES: dict[Reason, str] = {
+    Reason.NO_GEOMETRY: "Image position, orientation or pixel spacing is absent or malformed, "
+    "so no voxel has a place in the patient.",
+    Reason.NO_FRAME_OF_REFERENCE: "The instances carry no Frame of Reference UID.",
+    Reason.TOO_FEW_SLICES: "There are fewer than three slices (or two whose distance nothing "
+    "confirms); a volume needs more, unless the model's card says otherwise.",
+    Reason.MISSING_SLICES: "One or more slices are missing inside the stack.",
+    Reason.DUPLICATE_POSITION: "Several different images lie at one position and no attribute "
+    "tells which volume each belongs to.",
+    Reason.UNEVEN_SPACING: "The distance between slices changes inside the stack.",
+    Reason.MIXED_ORIENTATION: "The slices do not share one orientation.",
+    Reason.MIXED_MATRIX: "The slices differ in rows or columns.",
+    Reason.MIXED_SPACING: "The slices differ in pixel spacing.",
+    Reason.GANTRY_TILT: "The stack is sheared: each slice is shifted within its plane by the "
+    "same step, as with a tilted gantry.",
+    Reason.MOVING_ORIGIN: "Slices are shifted within their plane irregularly.",
+    Reason.NOT_GREYSCALE: "The pixels are colour, not one grey channel.",
+    Reason.DERIVED: "The images are derived or secondary, not a measured volume.",
+    Reason.LOCALIZER: "The images are localizers (scouts).",
+    Reason.NOT_AN_IMAGE: "The object holds no image pixels.",
+    Reason.AMBIGUOUS_VOLUME: "Several volumes fit equally well and nothing says which is meant.",
+    Reason.MIXED_IDENTITY: "The instances do not agree on one patient and study.",
+    Reason.UNSUPPORTED_SYNTAX: "No decoder for this transfer syntax is installed.",
+    Reason.TRUNCATED_FRAME: "A frame has fewer bytes than its header promises.",
+    Reason.DECODE_MISMATCH: "The compressed stream and the header disagree on size or precision.",
+    Reason.DECODE_FAILED: "A frame could not be decoded.",
+    Reason.BAD_HEADER: "A header could not be read.",
+    Reason.NOT_ACCEPTED: "The model's card does not accept a series of this kind.",
+}
+
+
+def sentence(reason: Reason) -> str:
+    """Return the sentence an administrator reads for `reason`."""
+    return SENTENCES[reason]
+
+
+def reasons_page() -> str:
+    """Return docs/reasons.md as text."""
+    rows = "".join(f"| `{reason}` | {SENTENCES[reason]} |\n" for reason in Reason)
+    return (
+        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume. Made from "
+        "`node/reasons.py`; the codes are stable.\n\n| code | meaning |\n|---|---|\n" + rows
+    )

@@ -1,0 +1,1 @@
+"""From a segmentation to DICOM objects: SEG, identity, pictures, and the gate."""

@@ -1,0 +1,1 @@
+"""The clock: APScheduler at the edge, small functions with the time as an argument."""

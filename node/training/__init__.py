@@ -1,0 +1,1 @@
+"""Recipes that make the weights: data from phantoms, trainer, scores."""

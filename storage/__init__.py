@@ -1,0 +1,1 @@
+"""What is stored: tables, statements, objects. Imports nothing of `node`."""
