@@ -1,0 +1,321 @@
+"""A model's card: card.toml read strictly into one frozen value.
+
+The card says which series a model accepts, which voxels it wants, how it runs, what its labels
+mean and when a person should look. All mistakes are told in one answer, each with its line.
+Nothing here imports torch, so that routing, pages and commands can read cards cheaply; what
+only the network itself can tell (do the keys fit?) is `check.py`'s.
+docs/models.md shows every key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from node.errors import setup_error
+from node.imaging.values import ModelIdentity, Segment
+from node.models.parts import (
+    Head,
+    Inference,
+    Network,
+    PostStep,
+    Quality,
+    Results,
+    SplitSides,
+    Step,
+    Voxels,
+    Weights,
+    labels_used,
+)
+from node.models.sections import (
+    read_head,
+    read_inference,
+    read_network,
+    read_postprocess,
+    read_quality,
+    read_results,
+    read_segments,
+    read_steps,
+    read_voxels,
+    read_weights,
+)
+from node.settings import Condition, read_conditions
+from node.strict_toml import Document, Mistakes, Table
+
+SCHEMA: Final = 1
+CARD_FILE: Final = "card.toml"
+INFERENCE_RULES: Final = 1
+"""Number of the rules by which inference turns a card into labels; raised when code changes the
+labels that an unchanged card gives, so that results made before and after have different keys."""
+
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_REMEDY: Final = "docs/models.md shows every key with an example; `limner models check` reads it."
+_TABLES: Final = (
+    "about",
+    "weights",
+    "accepts",
+    "voxels",
+    "steps",
+    "network",
+    "inference",
+    "head",
+    "postprocess",
+    "segments",
+    "quality",
+    "results",
+    "scores",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything that a model's folder says of itself.
+
+    Attributes:
+        folder: Where card.toml and the weights lie.
+        name: Lower-case words joined by hyphens; routes name it.
+        version: The model's own version.
+        title: What people read.
+        intended_use: One sentence; it goes into every result.
+        research: True unless a site's own card is cleared for more.
+        limits: What the model is known to do badly, a sentence each.
+        licence: Of the weights (SPDX identifier or a sentence), with attribution.
+        weights: File and digest.
+        accepts: Conditions on the series header; all must hold.
+        volumes: `one`, or `each` where every volume of a series is wanted.
+        min_slices: Fewest slices.
+        voxels: The grid that the network sees.
+        steps: Intensity steps, in order.
+        network: Architecture and parameters.
+        inference: How it is run.
+        head: What the outputs mean.
+        postprocess: Steps after it, in order.
+        segments: What the labels are, numbered from 1.
+        quality: When a person should look.
+        results: What is written.
+        scores: Honest figures, shown to people; free keys.
+        text: card.toml as read.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    title: str
+    intended_use: str
+    research: bool
+    limits: tuple[str, ...]
+    licence: str
+    weights: Weights
+    accepts: tuple[Condition, ...]
+    volumes: str
+    min_slices: int
+    voxels: Voxels
+    steps: tuple[Step, ...]
+    network: Network
+    inference: Inference
+    head: Head
+    postprocess: tuple[PostStep, ...]
+    segments: tuple[Segment, ...]
+    quality: Quality
+    results: Results
+    scores: Mapping[str, Any]
+    text: str
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights file."""
+        return self.folder / self.weights.file
+
+    @property
+    def settings_digest(self) -> str:
+        """SHA-256 over everything but the weights that can change labels or result bytes, hex.
+
+        What a series must be to be accepted, limits in words, licence and scores are left out.
+        """
+        parts = {
+            "rules": INFERENCE_RULES,
+            "schema": SCHEMA,
+            "name": self.name,
+            "version": self.version,
+            "title": self.title,
+            "intended_use": self.intended_use,
+            "research": self.research,
+            "voxels": self.voxels,
+            "steps": self.steps,
+            "network": self.network,
+            "inference": self.inference,
+            "head": self.head,
+            "postprocess": self.postprocess,
+            "segments": self.segments,
+            "quality": self.quality,
+            "results": self.results,
+        }
+        text = json.dumps(_plain(parts), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What stands in every result about what made it."""
+        return ModelIdentity(
+            name=self.name,
+            version=self.version,
+            digest=self.weights.sha256,
+            settings_digest=self.settings_digest,
+            intended_use=self.intended_use,
+            research=self.research,
+        )
+
+
+def load_card(folder: Path) -> Card:
+    """Read card.toml in `folder`.
+
+    Raises:
+        SetupError: The file is absent, or has mistakes; all of them are told with their lines.
+    """
+    path = folder / CARD_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise setup_error(
+            "card-unreadable",
+            f"The model's card cannot be read: {error}.",
+            where=str(path),
+            remedy="A model is a folder with card.toml and its weights; see docs/models.md.",
+        ) from error
+    return parse_card(text, folder)
+
+
+def parse_card(text: str, folder: Path) -> Card:
+    """Return the card in the text of a card.toml.
+
+    Raises:
+        SetupError: As `load_card`.
+    """
+    mistakes = Mistakes(f"{folder.name}/{CARD_FILE}")
+    document = Document(text, mistakes)
+    top = document.top()
+    about = document.table("about")
+    top.integer("schema", SCHEMA, SCHEMA)
+    card = Card(
+        folder=folder,
+        name=_name(top),
+        version=top.string("version", longest=32),
+        title=about.string("title", longest=64),
+        intended_use=about.string("intended_use", longest=512),
+        research=about.flag("research", default=True),
+        limits=about.strings("limits", []),
+        licence=about.string("licence", longest=512),
+        volumes=top.choice("volumes", ("one", "each"), "one"),
+        min_slices=top.integer("min_slices", 1, 10_000, 3),
+        weights=read_weights(document.table("weights")),
+        accepts=read_conditions(document.table("accepts")),
+        voxels=read_voxels(document.table("voxels")),
+        steps=read_steps(document.tables("steps")),
+        network=read_network(document.table("network")),
+        inference=read_inference(document.table("inference")),
+        head=read_head(document.table("head")),
+        postprocess=read_postprocess(document.tables("postprocess")),
+        segments=read_segments(document.tables("segments")),
+        quality=read_quality(document.table("quality")),
+        results=read_results(document.table("results")),
+        scores=document.table("scores").rest(),
+        text=text,
+    )
+    top.finish()
+    about.finish()
+    document.finish(_TABLES)
+    if not mistakes.found:
+        _check_whole(card, mistakes)
+    mistakes.raise_if_any("card-invalid", _REMEDY)
+    return card
+
+
+def find_cards(folders: Sequence[Path]) -> dict[str, Card]:
+    """Return the cards of every model folder inside `folders`, by name.
+
+    A name that occurs twice is taken from the folder that stands first: a site's own model
+    folders come before the bundled ones.
+
+    Raises:
+        SetupError: A card has mistakes.
+    """
+    cards: dict[str, Card] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{CARD_FILE}")):
+            card = load_card(path.parent)
+            cards.setdefault(card.name, card)
+    return cards
+
+
+def _name(top: Table) -> str:
+    name = top.string("name", longest=32)
+    if name and not _NAME.fullmatch(name):
+        top.note("name", f"must be lower-case words joined by hyphens, is {name!r}")
+    return name
+
+
+def _check_whole(card: Card, mistakes: Mistakes) -> None:
+    """Note what is right in each table and wrong between two of them."""
+    if not card.accepts:
+        mistakes.note(0, 'accepts: must hold at least one condition, such as Modality = "CT"')
+    if "research use" not in card.intended_use.lower() and card.research:
+        mistakes.note(
+            0, 'intended_use: must say "research use" unless the site sets research = false'
+        )
+    wanted = 2 * card.inference.neighbours + 1
+    if card.network.channels != wanted:
+        mistakes.note(
+            0,
+            f"network.channels: must be 2 x inference.neighbours + 1 = {wanted}, "
+            f"is {card.network.channels}",
+        )
+    least = 1 if card.head.kind == "probability" else 2
+    if card.network.outputs < least or (least == 1 and card.network.outputs != 1):
+        mistakes.note(
+            0,
+            f'network.outputs: a head of kind "{card.head.kind}" has '
+            f"{'1 output' if least == 1 else 'at least 2, background included'}, "
+            f"is {card.network.outputs}",
+        )
+        return
+    _check_labels(card, mistakes)
+
+
+def _check_labels(card: Card, mistakes: Mistakes) -> None:
+    """Follow the label values from the head to the segments."""
+    heads = 1 if card.head.kind == "probability" else card.network.outputs - 1
+    labels = set(range(1, heads + 1))
+    for place, step in enumerate(card.postprocess, start=1):
+        for label in sorted(labels_used(step) - labels):
+            mistakes.note(0, f"postprocess[{place}]: there is no label {label} at this step")
+        if isinstance(step, SplitSides):
+            labels = (labels - {step.label}) | {step.right, step.left}
+    numbers = {segment.number for segment in card.segments}
+    if numbers != labels:
+        mistakes.note(
+            0,
+            f"segments: the network and post-processing give the labels {sorted(labels)}, "
+            f"the segments are numbered {sorted(numbers)}",
+        )
+    limited = {limits.number for limits in card.quality.segments}
+    limited |= {number for ratio in card.quality.ratios for number in (ratio.of, ratio.to)}
+    for number in sorted(limited - numbers):
+        mistakes.note(0, f"quality: there is no segment {number}")
+
+
+def _plain(value: object) -> object:
+    """Return `value` as what JSON knows; a value's type name tells steps apart."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value

@@ -1,0 +1,288 @@
+"""The parts of a model's card as frozen values: what each table of card.toml may say.
+
+Axes are [slice, row, column] everywhere. Lengths are millimetres, volumes millilitres, areas
+square centimetres, so that a card means the same on every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+ORIENTATION_LETTERS: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
+"""Each direction of PS3.3 C.7.6.1.1.1 with its opposite."""
+
+Parameter = int | float | str | bool | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """[weights]: the file beside the card and the SHA-256 that it must have."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Voxels:
+    """[voxels]: the grid that the network sees.
+
+    Attributes:
+        orientation: Where the index grows along slice, row, column, as three letters of L R A P
+            H F; `HPL` is axial with slice 0 at the feet; `native` takes the volume as it is.
+        spacing_mm: Distance between slices, rows and columns; 0 keeps the native distance.
+        size: Rows and columns of the window; empty means the whole plane.
+        centre: `image` or `body`: on what the window is centred where the plane is larger.
+        body_above: What is body, in `units`; used with `centre = "body"` only.
+        background: What lies outside the image, in `units`, before the steps.
+        units: `Volume.units` that the steps expect.
+        downsample: `area` averages over the coarser voxel, `linear` takes the nearest two.
+        back: `linear` brings scores, `nearest` labels back to the native grid.
+    """
+
+    orientation: str
+    spacing_mm: tuple[float, float, float]
+    size: tuple[int, int] | None
+    centre: str
+    body_above: float
+    background: float
+    units: str
+    downsample: str
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Limit values to low..high."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add one value."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Map the range low..high linearly to to_low..to_high."""
+
+    low: float
+    high: float
+    to_low: float
+    to_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Normalise:
+    """Subtract a fixed mean and divide by a fixed standard deviation."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ZScore:
+    """Subtract the volume's own mean and divide by its own standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Clip to two percentiles of the volume and map them to to_low..to_high."""
+
+    low: float
+    high: float
+    to_low: float
+    to_high: float
+
+
+Step = Clip | Add | Scale | Normalise | ZScore | Percentiles
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """[network]: a named architecture of ours with its parameters.
+
+    Attributes:
+        architecture: A name that `architectures.py` knows.
+        channels: Input channels.
+        outputs: Output channels.
+        parameters: What else that architecture wants, such as `widths`.
+    """
+
+    architecture: str
+    channels: int
+    outputs: int
+    parameters: Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """[inference]: how the network is run over the volume.
+
+    Attributes:
+        mode: `slices` (2D, each plane with `neighbours` planes on either side as channels) or
+            `window` (3D patches).
+        neighbours: Planes on either side; channels = 2 x neighbours + 1.
+        patch: Slices, rows, columns of a 3D patch; None for `slices`.
+        overlap: Share of a patch that it has in common with the next one.
+        batch: Planes or patches per call of the network; fixed, because it may change rounding.
+        mirrors: Axes over which mirrored passes are averaged.
+        precision: `fp32` or `bf16`.
+        threads: Threads of one pass; 0 takes the worker's setting.
+    """
+
+    mode: str
+    neighbours: int
+    patch: tuple[int, int, int] | None
+    overlap: float
+    batch: int
+    mirrors: tuple[str, ...]
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """[head]: what the output channels mean.
+
+    Attributes:
+        kind: `classes`: one score per class, background first, the highest wins.
+            `probability`: one logit; label 1 where its sigmoid is above `threshold`.
+        threshold: Between 0 and 1, for `probability`.
+    """
+
+    kind: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLargest:
+    """Keep the largest 3D pieces (faces, edges and corners touch).
+
+    Attributes:
+        labels: Label values concerned.
+        joint: True takes their union as one thing; False treats each label on its own.
+        count: Pieces that are always kept.
+        also_over: Further pieces are kept if larger than this share of the largest.
+    """
+
+    labels: tuple[int, ...]
+    joint: bool
+    count: int
+    also_over: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropSmall:
+    """Remove 3D pieces below a volume."""
+
+    labels: tuple[int, ...]
+    min_ml: float
+
+
+@dataclass(frozen=True, slots=True)
+class FillHoles:
+    """Fill what a label encloses in its own plane (background only)."""
+
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close each plane with a disc (background only is taken)."""
+
+    labels: tuple[int, ...]
+    radius_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSides:
+    """Give the pieces of one label to the patient's right and left."""
+
+    label: int
+    right: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropWrongSide:
+    """Remove pieces of a sided label that lie on the other side of the midline."""
+
+    right: int
+    left: int
+
+
+PostStep = KeepLargest | DropSmall | FillHoles | Close | SplitSides | DropWrongSide
+
+
+def labels_used(step: PostStep) -> set[int]:
+    """Return the label values that a step expects to find."""
+    if isinstance(step, SplitSides):
+        return {step.label}
+    if isinstance(step, DropWrongSide):
+        return {step.right, step.left}
+    return set(step.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLimits:
+    """[[quality.segments]]: what one segment's volume may be.
+
+    Attributes:
+        number: The segment.
+        min_ml: Below it: review.
+        max_ml: Above it: review.
+        when_empty: `accept`, `review` or `reject` if no voxel has the label.
+    """
+
+    number: int
+    min_ml: float
+    max_ml: float
+    when_empty: str
+
+
+@dataclass(frozen=True, slots=True)
+class RatioLimits:
+    """[[quality.ratios]]: volume of one segment over another's; outside the range: review."""
+
+    of: int
+    to: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """[quality]: when a person should look.
+
+    Attributes:
+        removed_fraction: Review if post-processing removed more than this share of the result.
+        end_slice_cm2: Review if labels cover more than this on the first or last slice; 0: off.
+        segments: Limits per segment.
+        ratios: Limits between segments.
+    """
+
+    removed_fraction: float
+    end_slice_cm2: float
+    segments: tuple[SegmentLimits, ...]
+    ratios: tuple[RatioLimits, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """[results]: what is written.
+
+    Attributes:
+        kinds: Result kinds, such as SEG.
+        series_description: Series Description (0008,103E) of what is written.
+        series_number: Series Number (0020,0011) of the first result series.
+    """
+
+    kinds: tuple[str, ...]
+    series_description: str
+    series_number: int

@@ -1,0 +1,327 @@
+"""Read the tables of card.toml into the values of `parts.py`, noting every mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+from typing import Final
+
+from node.imaging.values import Code, Segment
+from node.models.parts import (
+    ORIENTATION_LETTERS,
+    Add,
+    Clip,
+    Close,
+    DropSmall,
+    DropWrongSide,
+    FillHoles,
+    Head,
+    Inference,
+    KeepLargest,
+    Network,
+    Normalise,
+    Parameter,
+    Percentiles,
+    PostStep,
+    Quality,
+    RatioLimits,
+    Results,
+    Scale,
+    SegmentLimits,
+    SplitSides,
+    Step,
+    Voxels,
+    Weights,
+    ZScore,
+)
+from node.settings import TAKES
+from node.strict_toml import Table
+
+AXES: Final = ("slice", "row", "column")
+_LABELS_MAX: Final = 255  # labels are uint8
+_FAR: Final = 1e9  # larger than any intensity or volume
+
+
+def read_weights(table: Table) -> Weights:
+    """Read [weights]."""
+    weights = Weights(
+        file=table.string("file", "weights.safetensors"), sha256=table.string("sha256").lower()
+    )
+    if PurePath(weights.file).name != weights.file or not weights.file.endswith(".safetensors"):
+        table.note(
+            "file", f"must be the name of a .safetensors file in this folder, is {weights.file!r}"
+        )
+    if weights.sha256 and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
+        table.note("sha256", "must be the 64 hexadecimal digits that sha256sum prints")
+    table.finish()
+    return weights
+
+
+def read_voxels(table: Table) -> Voxels:
+    """Read [voxels]."""
+    spacing = table.numbers("spacing_mm", 3)
+    if any(not 0 <= one <= 50 for one in spacing):
+        table.note("spacing_mm", f"must be three distances of 0 (native) to 50 mm, is {spacing}")
+    size = table.numbers("size", 0, [])
+    if size and (len(size) != 2 or any(one != int(one) or not 8 <= one <= 4096 for one in size)):
+        table.note("size", f"must be [rows, columns] of 8 to 4096, is {list(size)}")
+        size = ()
+    voxels = Voxels(
+        orientation=_orientation(table),
+        spacing_mm=(spacing[0], spacing[1], spacing[2]),
+        size=(int(size[0]), int(size[1])) if size else None,
+        centre=table.choice("centre", ("image", "body"), "image"),
+        body_above=table.number("body_above", -_FAR, _FAR, -500.0),
+        background=table.number("background", -_FAR, _FAR),
+        units=table.string("units", longest=16),
+        downsample=table.choice("downsample", ("area", "linear"), "area"),
+        back=table.choice("back", ("linear", "nearest"), "linear"),
+    )
+    table.finish()
+    return voxels
+
+
+def _orientation(table: Table) -> str:
+    orientation = table.string("orientation")
+    if orientation in ("", "native"):
+        return orientation
+    axes = [min(letter, ORIENTATION_LETTERS.get(letter, "")) for letter in orientation]
+    if sorted(axes) != ["A", "F", "L"]:
+        table.note(
+            "orientation",
+            'must be "native" or three letters, where the index grows along slice, row and '
+            'column: one of H F, one of A P, one of L R, such as "HPL" (axial), '
+            f"is {orientation!r}",
+        )
+    return orientation
+
+
+def read_steps(tables: Sequence[Table]) -> tuple[Step, ...]:
+    """Read [[steps]]."""
+    readers: dict[str, Callable[[Table], Step]] = {
+        "clip": lambda t: Clip(*_range(t, "low", "high")),
+        "add": lambda t: Add(t.number("value", -_FAR, _FAR)),
+        "scale": _scale,
+        "normalise": lambda t: Normalise(t.number("mean", -_FAR, _FAR), t.number("sd", 1e-8, _FAR)),
+        "zscore": lambda _: ZScore(),
+        "percentiles": _percentiles,
+    }
+    steps = []
+    for table in tables:
+        steps.append(readers[table.choice("step", tuple(readers))](table))
+        table.finish()
+    return tuple(steps)
+
+
+def _range(table: Table, low_key: str, high_key: str) -> tuple[float, float]:
+    low = table.number(low_key, -_FAR, _FAR)
+    high = table.number(high_key, -_FAR, _FAR)
+    if low >= high and high != -_FAR:
+        table.note(high_key, f"must be above {low_key} = {low:g}, is {high:g}")
+    return low, high
+
+
+def _pair(table: Table, key: str, default: Sequence[float] | None = None) -> tuple[float, float]:
+    low, high = table.numbers(key, 2, default)
+    if low >= high and (low, high) != (0.0, 0.0):
+        table.note(key, f"must be [low, high] with low below high, is [{low:g}, {high:g}]")
+    return low, high
+
+
+def _scale(table: Table) -> Scale:
+    low, high = _pair(table, "from")
+    to_low, to_high = _pair(table, "to")
+    return Scale(low, high, to_low, to_high)
+
+
+def _percentiles(table: Table) -> Percentiles:
+    low = table.number("low", 0, 100)
+    high = table.number("high", 0, 100)
+    if low >= high:
+        table.note("high", f"must be above low = {low:g}, is {high:g}")
+    return Percentiles(low, high, *_pair(table, "to", [0.0, 1.0]))
+
+
+def read_network(table: Table) -> Network:
+    """Read [network]; the parameters are judged by the architecture itself."""
+    architecture = table.string("architecture", longest=64)
+    channels = table.integer("channels", 1, 64, 1)
+    outputs = table.integer("outputs", 1, _LABELS_MAX)
+    parameters: dict[str, Parameter] = {}
+    for key, value in table.rest().items():
+        if isinstance(value, int | float | str | bool):
+            parameters[key] = value
+        elif isinstance(value, list) and all(type(one) is int for one in value):
+            parameters[key] = tuple(value)
+        else:
+            table.note(key, f"must be a number, text, flag or list of whole numbers, is {value!r}")
+    return Network(architecture, channels, outputs, parameters)
+
+
+def read_inference(table: Table) -> Inference:
+    """Read [inference]."""
+    mode = table.choice("mode", ("slices", "window"))
+    neighbours = table.integer("neighbours", 0, 8, 0)
+    patch = table.numbers("patch", 0, [])
+    if mode == "window":
+        if len(patch) != 3 or any(one != int(one) or not 8 <= one <= 512 for one in patch):
+            table.note("patch", "must be [slices, rows, columns] of 8 to 512 for a 3D window")
+            patch = (8.0, 8.0, 8.0)
+        if neighbours:
+            table.note("neighbours", 'belongs to mode = "slices"')
+    elif patch:
+        table.note("patch", 'belongs to mode = "window"')
+    inference = Inference(
+        mode=mode,
+        neighbours=neighbours,
+        patch=(int(patch[0]), int(patch[1]), int(patch[2])) if mode == "window" else None,
+        overlap=table.number("overlap", 0, 0.875, 0.5),
+        batch=table.integer("batch", 1, 256, 1),
+        mirrors=table.strings("mirrors", [], choices=AXES),
+        precision=table.choice("precision", ("fp32", "bf16"), "fp32"),
+        threads=table.integer("threads", 0, 256, 0),
+    )
+    if mode == "slices" and "slice" in inference.mirrors:
+        table.note("mirrors", "a 2D network has no slice axis to mirror")
+    table.finish()
+    return inference
+
+
+def read_head(table: Table) -> Head:
+    """Read [head]."""
+    head = Head(
+        kind=table.choice("kind", ("classes", "probability")),
+        threshold=table.number("threshold", 0.001, 0.999, 0.5),
+    )
+    table.finish()
+    return head
+
+
+def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
+    """Read [[postprocess]]."""
+    readers: dict[str, Callable[[Table], PostStep]] = {
+        "keep_largest": lambda t: KeepLargest(
+            labels=_labels(t),
+            joint=t.flag("joint", default=False),
+            count=t.integer("count", 1, 1000, 1),
+            also_over=t.number("also_over", 0.001, 1.0, 1.0),
+        ),
+        "drop_small": lambda t: DropSmall(_labels(t), t.number("min_ml", 0, 1e5)),
+        "fill_holes": lambda t: FillHoles(_labels(t)),
+        "close": lambda t: Close(_labels(t), t.number("radius_mm", 0.1, 50)),
+        "split_sides": lambda t: SplitSides(
+            _label(t, "label"), _label(t, "right"), _label(t, "left")
+        ),
+        "drop_wrong_side": lambda t: DropWrongSide(_label(t, "right"), _label(t, "left")),
+    }
+    steps = []
+    for table in tables:
+        steps.append(readers[table.choice("step", tuple(readers))](table))
+        table.finish()
+    return tuple(steps)
+
+
+def _label(table: Table, key: str) -> int:
+    return table.integer(key, 1, _LABELS_MAX)
+
+
+def _labels(table: Table) -> tuple[int, ...]:
+    labels = table.numbers("labels", 0)
+    if not labels or any(one != int(one) or not 1 <= one <= _LABELS_MAX for one in labels):
+        table.note("labels", "must be a list of label values from 1")
+        return (1,)
+    return tuple(int(one) for one in labels)
+
+
+def read_segments(tables: Sequence[Table]) -> tuple[Segment, ...]:
+    """Read [[segments]]; numbers run from 1 and labels are unique (PS3.3 C.8.20.4)."""
+    segments: list[Segment] = []
+    for table in tables:
+        label = table.string("label", longest=64)
+        if not label.isascii():
+            table.note("label", f"must be plain ASCII, is {label!r}")
+        if label in [one.label for one in segments]:
+            table.note("label", f"occurs twice: {label!r}")
+        number = table.integer("number", 1, _LABELS_MAX)
+        if number != len(segments) + 1:
+            table.note("number", f"segments are numbered from 1 in order, is {number}")
+        region = _code(table, "region") if table.has("region") else None
+        category, kind = _code(table, "category"), _code(table, "type")
+        segments.append(
+            Segment(
+                number=number,
+                label=label,
+                category=category,
+                type=kind,
+                modifiers=tuple(
+                    _as_code(table, "modifiers", text) for text in table.strings("modifiers", [])
+                ),
+                region=region,
+                colour=_colour(table),
+            )
+        )
+        table.finish()
+    return tuple(segments)
+
+
+def _code(table: Table, key: str) -> Code:
+    return _as_code(table, key, table.string(key, longest=128))
+
+
+def _as_code(table: Table, key: str, text: str) -> Code:
+    """Return `value, scheme, meaning` as a code; only the meaning may hold commas."""
+    parts = [part.strip() for part in text.split(",", 2)]
+    if len(parts) != 3 or not all(parts):
+        table.note(
+            key, f'must be "value, scheme, meaning", such as "39607008, SCT, Lung", is {text!r}'
+        )
+        return Code("", "", "")
+    value, scheme, meaning = parts
+    if len(value) > 16 or len(scheme) > 16 or len(meaning) > 64:  # VR SH, SH, LO (PS3.3 8.8)
+        table.note(key, "value and scheme have at most 16, the meaning at most 64 characters")
+    return Code(value, scheme, meaning)
+
+
+def _colour(table: Table) -> tuple[int, int, int]:
+    red, green, blue = table.numbers("colour", 3, [255, 160, 0])
+    if any(one != int(one) or not 0 <= one <= 255 for one in (red, green, blue)):
+        table.note("colour", "must be [red, green, blue] of 0 to 255")
+    return int(red), int(green), int(blue)
+
+
+def read_quality(table: Table) -> Quality:
+    """Read [quality]."""
+    removed = table.number("removed_fraction", 0, 1, 0.1)
+    end_slice = table.number("end_slice_cm2", 0, 1e5, 0.0)
+    segments = []
+    for each in table.tables("segments"):
+        limits = SegmentLimits(
+            number=_label(each, "number"),
+            min_ml=each.number("min_ml", 0, 1e6, 0.0),
+            max_ml=each.number("max_ml", 0, 1e6, 1e6),
+            when_empty=each.choice("when_empty", ("accept", "review", "reject"), "review"),
+        )
+        if limits.min_ml > limits.max_ml:
+            each.note("max_ml", f"must not be below min_ml = {limits.min_ml:g}")
+        each.finish()
+        segments.append(limits)
+    ratios = []
+    for each in table.tables("ratios"):
+        ratios.append(
+            RatioLimits(_label(each, "of"), _label(each, "to"), *_range(each, "low", "high"))
+        )
+        each.finish()
+    table.finish()
+    return Quality(removed, end_slice, tuple(segments), tuple(ratios))
+
+
+def read_results(table: Table) -> Results:
+    """Read [results]."""
+    results = Results(
+        kinds=table.strings("kinds", ["SEG"], choices=TAKES),
+        series_description=table.string("series_description", longest=64),
+        series_number=table.integer("series_number", 1, 2**31 - 1, 9001),
+    )
+    table.finish()
+    return results
