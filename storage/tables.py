@@ -151,6 +151,8 @@ class Conflict(Base):
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
+    # The study that the other bytes claim to belong to; it may not exist (yet).
+    study_uid: Mapped[str] = mapped_column(String(64), default="", index=True)
     detail: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str] = mapped_column(String(64))
     object_name: Mapped[str] = mapped_column(Text)
@@ -220,7 +222,9 @@ class Decision(Base):
 
     __tablename__ = "decisions"
     __table_args__ = (
-        CheckConstraint("outcome IN ('run', 'no-match', 'not-accepted', 'done-before')", name="out"),
+        CheckConstraint(
+            "outcome IN ('run', 'no-match', 'not-accepted', 'done-before')", name="out"
+        ),
         UniqueConstraint("revision_id", "series_id", "route"),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
