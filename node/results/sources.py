@@ -1,0 +1,58 @@
+"""What the writer and the gate read from the source files again: raw headers and digests.
+
+Volumes carry headers that pydicom may have decoded already; here the files are opened once more,
+so that copied values are the sender's bytes. Pixel data is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from typing import BinaryIO, Final
+
+from pydicom.dataset import FileDataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from node.imaging.values import InstanceFile
+
+_BEHIND_IDENTITY: Final = 0x50000000
+"""Reading stops here: identity lies in groups 0008 to 0040, long functional groups at 5200."""
+
+
+def open_header(file: InstanceFile) -> FileDataset:
+    """Read a header without pixel data or functional groups, nothing of it decoded yet."""
+    with file.path.open("rb") as stream:
+        return read_partial(_region(stream, file), stop_when=_stop, force=True)
+
+
+def dataset_digest(file: InstanceFile) -> str:
+    """Return the SHA-256 of the bytes behind the file meta group, as the receiver computes it."""
+    if file.digest:
+        return file.digest
+    with file.path.open("rb") as stream:
+        stream.seek(file.offset)
+        data = stream.read(file.length) if file.length else stream.read()
+    return hashlib.sha256(memoryview(data)[_meta_end(data) :]).hexdigest()
+
+
+def _region(stream: BinaryIO, file: InstanceFile) -> BinaryIO:
+    """Return a stream of one instance alone; a file of its own is not copied."""
+    stream.seek(file.offset)
+    return BytesIO(stream.read(file.length)) if file.length else stream
+
+
+def _stop(tag: BaseTag, vr: str | None, length: int) -> bool:
+    del vr, length
+    return int(tag) > _BEHIND_IDENTITY
+
+
+def _meta_end(data: bytes) -> int:
+    """Return where the dataset begins: behind preamble and group 0002 (PS3.10 7.1)."""
+    at = 132 if data[128:132] == b"DICM" else 0
+    while data[at : at + 2] == b"\x02\x00":
+        if data[at + 4 : at + 6] in (b"OB", b"UN", b"UT", b"OW", b"SQ", b"UR", b"UC"):
+            at += 12 + int.from_bytes(data[at + 8 : at + 12], "little")
+        else:
+            at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+    return at

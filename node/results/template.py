@@ -1,0 +1,311 @@
+"""The part of a SEG that does not depend on its frames, made by highdicom.
+
+highdicom is given a stand-in source of one small plane instead of the real headers: those carry
+what it rejects (sex `U`, missing type 2 elements, jittering orientation, measures per frame) or
+copies although it is wrong (Spacing Between Slices). What belongs to the real source (identity,
+references, geometry, frames) is put in afterwards by `seg`, from the source itself. Clocks and
+random UIDs of the library are taken out, so the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import highdicom
+import numpy as np
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as DicomCode
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from node.errors import setup_error
+from node.imaging.values import Code, Segment, Segmentation, Volume
+from node.results.explicit import element, sequence, written
+from node.results.uids import ENCODER_VERSION, IMPLEMENTATION_CLASS_UID, derived_uid
+
+MANUFACTURER: Final = "Limner"
+
+_STAND_IN: Final = 16
+"""Rows and columns of the stand-in; 16 x 16 has a pixel for each of 255 segments."""
+
+_EMPTY_IN_STAND_IN: Final = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+_FILED_LATER: Final = (
+    *_EMPTY_IN_STAND_IN,
+    "StudyInstanceUID",
+    "SOPInstanceUID",
+    "SpecificCharacterSet",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+    "PixelData",
+    "SourceImageSequence",
+    "ReferencedSeriesSequence",
+    "DimensionOrganizationType",
+    "LossyImageCompression",
+    "ContributingEquipmentSequence",
+)
+"""Elements of the stand-in, of the clock, or of its one frame; none of them may remain."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What an object says of the installation that made it.
+
+    Attributes:
+        name: The node's name; part of the bytes and so of the SOP Instance UID.
+        version: Version of this package; likewise.
+    """
+
+    name: str
+    version: str
+
+
+def seg_template(
+    volume: Volume,
+    segmentation: Segmentation,
+    *,
+    node: NodeFacts,
+    key: str,
+    series_uid: str,
+    content_date: str,
+    content_time: str,
+) -> dict[int, bytes]:
+    """Return every element of a BINARY SEG that is not the source's and not a frame's.
+
+    Args:
+        volume: The source; only modality, part and series number are looked at.
+        segmentation: Segments and model.
+        node: Who makes the object.
+        key: The result's key, from which tracking and dimension UIDs follow.
+        series_uid: Series Instance UID of the result.
+        content_date: Content Date (0008,0023), DA.
+        content_time: Content Time (0008,0033), TM.
+
+    Returns:
+        Tag to encoded element.
+
+    Raises:
+        SetupError: The segments are not numbered 1, 2, ... as a BINARY SEG needs.
+    """
+    segments = _numbered(segmentation)
+    model = segmentation.model
+    mask = np.zeros((1, _STAND_IN, _STAND_IN), np.uint8)
+    mask.flat[: len(segments)] = [segment.number for segment in segments]
+    purpose = "Research use only" if model.research else "Made"
+    made = highdicom.seg.Segmentation(
+        source_images=[_stand_in()],
+        pixel_array=mask,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_described(segment, segmentation, key) for segment in segments],
+        series_instance_uid=series_uid,
+        series_number=_series_number(volume),
+        sop_instance_uid=derived_uid("placeholder"),
+        instance_number=volume.part,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=[  # type: ignore[arg-type]  # typed as one, several are allowed
+            ascii_text(node.version, 64) or "0",
+            f"encoder {ENCODER_VERSION}",
+        ],
+        device_serial_number=ascii_text(node.name, 64) or "none",
+        content_label=f"{_code_string(volume.modality)}_SEG",
+        content_description=ascii_text(f"{purpose}, by AI model {model.name}", 64),
+        content_qualification="RESEARCH" if model.research else "PRODUCT",
+        content_date=content_date,
+        content_time=content_time,
+        series_description=series_description(segmentation),
+        specific_character_set="ISO_IR 100",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    _replace_chance(made, key)
+    _use_long_code_values(made)
+    made.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
+    for keyword in _FILED_LATER:
+        if keyword in made:
+            delattr(made, keyword)
+    return {int(tag): written(made[tag]) for tag in sorted(made.keys())}
+
+
+def series_description(segmentation: Segmentation) -> str:
+    """Return what a reader sees first: that a machine made it, which one, and for what use."""
+    model = segmentation.model
+    ending = " - research use" if model.research else ""
+    room = 64 - len(ending)
+    return ascii_text(f"AI {model.name} {model.version}", room) + ending
+
+
+def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFacts) -> bytes:
+    """Return Contributing Equipment Sequence (0018,A001).
+
+    Args:
+        source: The source's equipment as encoded elements, copied as they are; may be empty.
+        segmentation: Names the model.
+        node: Names the node.
+    """
+    model = segmentation.model
+    about = (
+        f"Segmentation model {model.name} {model.version}, weights {model.digest[:16]}, "
+        f"settings {model.settings_digest[:16]}. {model.intended_use}"
+    )
+    items = []
+    if source:
+        items.append(
+            source
+            + element(0x0018A003, "ST", b"Acquisition equipment of the source images")
+            + _purpose(b"109101", b"Acquisition Equipment")
+        )
+    for maker, product, version, station, text in (
+        (MANUFACTURER, model.name, model.version, node.name, about),
+        (
+            "Highdicom open-source contributors",
+            "highdicom",
+            highdicom.__version__,
+            "",
+            "Software library",
+        ),
+    ):
+        items.append(
+            element(0x00080070, "LO", ascii_text(maker, 64).encode())
+            + (element(0x00081010, "SH", ascii_text(station, 16).encode()) if station else b"")
+            + element(0x00081090, "LO", ascii_text(product, 64).encode())
+            + element(0x00181020, "LO", ascii_text(version, 64).encode())
+            + element(0x0018A003, "ST", ascii_text(text, 1024).encode())
+            + _purpose(b"109102", b"Processing Equipment")
+        )
+    return sequence(0x0018A001, items)
+
+
+def ascii_text(text: str, longest: int) -> str:
+    """Return text that fits a string VR under any character set of the source's.
+
+    Our words stand beside copied text in the source's character set, so they are ASCII.
+    """
+    plain = text.encode("ascii", "replace").decode().replace("\\", "/")
+    return "".join(sign if sign.isprintable() else " " for sign in plain)[:longest].strip()
+
+
+def _purpose(value: bytes, meaning: bytes) -> bytes:
+    return sequence(
+        0x0040A170,
+        [
+            element(0x00080100, "SH", value)
+            + element(0x00080102, "SH", b"DCM")
+            + element(0x00080104, "LO", meaning)
+        ],
+    )
+
+
+def _numbered(segmentation: Segmentation) -> list[Segment]:
+    segments = sorted(segmentation.segments, key=lambda segment: segment.number)
+    numbers = [segment.number for segment in segments]
+    if not segments or numbers != list(range(1, len(segments) + 1)):
+        raise setup_error(
+            "segment-numbers",
+            f"Segments are numbered {numbers}; a BINARY SEG needs 1, 2, 3 and so on.",
+            where=f"model {segmentation.model.name}",
+            remedy="Number the segments of the card from 1 without gaps.",
+        )
+    return segments
+
+
+def _described(
+    segment: Segment, segmentation: Segmentation, key: str
+) -> highdicom.seg.SegmentDescription:
+    model = segmentation.model
+    label = ascii_text(segment.label, 64)
+    described = highdicom.seg.SegmentDescription(
+        segment_number=segment.number,
+        segment_label=label,
+        segmented_property_category=_code(segment.category),
+        segmented_property_type=_code(segment.type),
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=ascii_text(model.name, 64),
+            family=codes.DCM.ArtificialIntelligence,
+            version=ascii_text(model.version, 64),
+            source=MANUFACTURER,
+            parameters={
+                "weights_sha256": model.digest,
+                "settings_sha256": model.settings_digest,
+            },
+        ),
+        tracking_uid=derived_uid("tracking", key, str(segment.number)),
+        tracking_id=f"{ascii_text(model.name, 64)} {label}",
+        anatomic_regions=[_code(segment.region)] if segment.region else None,
+        display_color=highdicom.color.CIELabColor.from_rgb(*segment.colour),
+    )
+    if segment.modifiers:
+        kind = described.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [
+            highdicom.sr.CodedConcept.from_code(_code(modifier)) for modifier in segment.modifiers
+        ]
+    return described
+
+
+def _code(code: Code) -> DicomCode:
+    return DicomCode(code.value, code.scheme, ascii_text(code.meaning, 64))
+
+
+def _stand_in() -> Dataset:
+    """Return a clean one-slice source; nothing of it reaches the object."""
+    source = Dataset()
+    for keyword in _EMPTY_IN_STAND_IN:
+        setattr(source, keyword, "")
+    source.SOPClassUID = CTImageStorage
+    source.SOPInstanceUID = derived_uid("stand-in")
+    source.StudyInstanceUID = derived_uid("stand-in study")
+    source.SeriesInstanceUID = derived_uid("stand-in series")
+    source.FrameOfReferenceUID = derived_uid("stand-in frame of reference")
+    source.Modality = "CT"
+    source.ImagePositionPatient = [0, 0, 0]
+    source.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    source.PixelSpacing = [1, 1]
+    source.SliceThickness = 1
+    source.Rows = source.Columns = _STAND_IN
+    return source
+
+
+def _replace_chance(made: Dataset, key: str) -> None:
+    """Replace the library's random Dimension Organization UID by one that follows from the key."""
+    uid = derived_uid("dimensions", key)
+    made.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+    for index in made.DimensionIndexSequence:
+        index.DimensionOrganizationUID = uid
+
+
+def _use_long_code_values(made: Dataset) -> None:
+    """Move code values that SH cannot hold to Long Code Value (0008,0119), PS3.3 8.1."""
+
+    def move(item: Dataset, given: DataElement) -> None:
+        if given.keyword == "CodeValue" and len(given.value) > 16:
+            item.LongCodeValue = given.value
+            del item.CodeValue
+
+    made.walk(move)
+
+
+def _series_number(volume: Volume) -> int:
+    """Return a number of our own range that lets people see which series it belongs to."""
+    number = volume.instances[0].header.get("SeriesNumber")
+    return 9000 + (int(number) % 1000 if number else 0)
+
+
+def _code_string(text: str) -> str:
+    """Return at most 12 characters that CS allows."""
+    return "".join(sign for sign in text.upper() if sign.isascii() and sign.isalnum())[:12]
