@@ -39,6 +39,28 @@ class InstanceFile:
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PixelPlace:
+    """Where the pixel element of one instance lies, and how it is written.
+
+    Attributes:
+        keyword: `PixelData`, `FloatPixelData` or `DoubleFloatPixelData`.
+        transfer_syntax: UID of the file meta group, or what the encoding of the dataset implies.
+        vr: VR of the element as written; empty with implicit VR.
+        big_endian: True in Explicit VR Big Endian.
+        offset: First byte of the value, counted from the first byte of the instance; in a
+            deflated file from the first byte of the inflated dataset.
+        length: Bytes of the value; None if it is a sequence of fragments.
+    """
+
+    keyword: str
+    transfer_syntax: str
+    vr: str
+    big_endian: bool
+    offset: int
+    length: int | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceInstance:
     """One instance of a series as read for imaging: header and place.
@@ -46,10 +68,12 @@ class SourceInstance:
     Attributes:
         file: Its bytes.
         header: The dataset without pixel data, as pydicom read it; never modified.
+        pixels: Its pixel element, or None where it has none.
     """
 
     file: InstanceFile
-    header: Dataset
+    header: Dataset = field(repr=False)  # a log line must not show a patient
+    pixels: PixelPlace | None = None
 
     @property
     def sop_instance_uid(self) -> str:
@@ -73,6 +97,39 @@ class SliceSource:
 
     instance: int
     frame: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumePlan:
+    """A volume that headers promise: its grid and where each slice lies; no pixel is read yet.
+
+    Attributes:
+        series_uid: Series Instance UID.
+        study_uid: Study Instance UID.
+        part: Number from 1 among the parts of the series.
+        modality: Modality (0008,0060) as the series spells it.
+        shape: Slices, rows, columns.
+        spacing_mm: Distance between slices, rows, columns in mm.
+        affine: float64 (4, 4), index [slice, row, column, 1] to LPS mm.
+        units: As in `Volume`.
+        instances: Every instance of this volume, each once, in the order of its first slice.
+        slices: The source of each slice, ascending along row x column.
+        frame_of_reference_uid: Frame of Reference UID (0020,0052), empty if there is none.
+        notes: Sentences on what was put right, such as a slice that arrived twice.
+    """
+
+    series_uid: str
+    study_uid: str
+    part: int
+    modality: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: Floats
+    units: str
+    instances: tuple[SourceInstance, ...] = field(repr=False)
+    slices: tuple[SliceSource, ...] = field(repr=False)
+    frame_of_reference_uid: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,115 @@
+"""Values out of a received dataset, without trust: absent, empty and malformed look the same.
+
+pydicom converts an element when it is first asked for, and raises on nonsense (`DS` "abc", a
+`US` of three bytes, a NumberOfFrames of "1A"). Geometry code wants a number or nothing; these
+functions give that. What a missing value means is decided by whoever asks.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as Items
+
+DAMAGE: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom was seen to raise on damaged bytes. InvalidDicomError and BytesLengthException
+are among them by inheritance. Anything else is a bug and flies."""
+
+
+@contextmanager
+def tolerated() -> Iterator[None]:
+    """Silence pydicom's warnings on odd values; what is wrong is said by our own reasons."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
+    """Return the values of an element, an empty tuple if it is absent, empty or malformed."""
+    try:
+        value = dataset.get(keyword)
+    except DAMAGE:
+        return ()
+    if value is None or value == "" or isinstance(value, Items):
+        return ()
+    if isinstance(value, MultiValue | list | tuple):
+        return tuple(value)
+    return (value,)
+
+
+def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return the values of an element as stripped texts."""
+    return tuple(str(value).strip(" \0") for value in values(dataset, keyword))
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return the first value of an element as a stripped text, or an empty one."""
+    found = texts(dataset, keyword)
+    return found[0] if found else ""
+
+
+def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...]:
+    """Return exactly `count` finite numbers, or an empty tuple."""
+    found = values(dataset, keyword)
+    if len(found) != count:
+        return ()
+    try:
+        converted = tuple(float(str(value)) for value in found)
+    except ValueError:
+        return ()
+    return converted if all(math.isfinite(value) for value in converted) else ()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """Return one finite number, or None."""
+    found = numbers(dataset, keyword, 1)
+    return found[0] if found else None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """Return one whole number, or None."""
+    found = number(dataset, keyword)
+    return int(found) if found is not None and found == int(found) else None
+
+
+def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """Return the items of a sequence, none if it is absent or malformed."""
+    try:
+        value = dataset.get(keyword)
+    except DAMAGE:
+        return ()
+    return tuple(value) if isinstance(value, Items) else ()
+
+
+def decimals(dataset: Dataset, keyword: str) -> int:
+    """Return how many digits after the point the most precise value of a DS element shows."""
+    most = 0
+    for value in texts(dataset, keyword):
+        try:
+            exponent = Decimal(value).as_tuple().exponent
+        except InvalidOperation:
+            continue
+        if isinstance(exponent, int):
+            most = max(most, -exponent)
+    return most

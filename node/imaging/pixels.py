@@ -1,0 +1,392 @@
+"""From stored cells to physical values: the value chain of one image plane.
+
+The order is fixed: cell, high bit, mask, sign, padding, modality LUT or rescale, background.
+Presentation never enters: MONOCHROME1 is not inverted and no window is applied. Values stay
+int16 where that is exact, else they are computed in float64 and cast once to float32.
+
+Three traps decide the details. Old scanners keep overlays in the bits above BitsStored, so cells
+are masked. With HighBit 15 and 12 bits stored the value sits in the upper bits (pydicom 3.0.2
+returns 80 for a 5). And some writers pad with a value that does not fit into BitsStored, so
+padding is looked for before the mask as well. Source: PS3.5 8.1, PS3.3 C.7.6.3, C.11.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from node.imaging.attributes import integer, items, number, numbers, text, values
+from node.imaging.syntaxes import COMPRESSED, DEFLATED, NATIVE, syntax_name
+from node.imaging.values import PixelPlace, SourceInstance
+from node.reasons import Reason
+
+Cells = NDArray[np.unsignedinteger[Any]]
+"""Stored cells of one plane before any interpretation, shape (rows, columns)."""
+
+CT_FLOOR_HU: Final = -1024
+"""Lowest CT number; what lies below is padding that nobody declared (-2000, -3024, -32768)."""
+
+LARGEST_VOXELS: Final = 1 << 31
+"""Bound of one instance and of one volume: 8,192 slices of 512 x 512. Checked before memory is
+reserved, because a header may promise 65,535 x 65,535 pixels in a file of 4 KB."""
+
+_INT16: Final = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How the pixels of one instance are written.
+
+    Attributes:
+        rows: Rows (0028,0010).
+        columns: Columns (0028,0011).
+        frames: NumberOfFrames (0028,0008), 1 if absent.
+        bits_allocated: 8, 16 or 32; 32 or 64 for floating point.
+        bits_stored: BitsStored (0028,0101).
+        high_bit: HighBit (0028,0102).
+        signed: PixelRepresentation (0028,0103) is 1.
+        floating: The element is Float or Double Float Pixel Data.
+    """
+
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    floating: bool = False
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame without compression."""
+        return self.rows * self.columns * self.bits_allocated // 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueRule:
+    """How the cells of one plane become physical values.
+
+    Attributes:
+        slope: RescaleSlope of this plane; ignored where there is a table.
+        intercept: RescaleIntercept of this plane.
+        table: Values of the modality LUT, or None.
+        table_start: Stored value that the first entry of the table stands for.
+        padding: Lowest and highest stored value that is padding, or None.
+        background: What padding becomes, in physical units.
+        floor: Values below are padding that nobody declared, or None.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    table: NDArray[np.float64] | None = None
+    table_start: int = 0
+    padding: tuple[int, int] | None = None
+    background: int = 0
+    floor: int | None = None
+
+    @property
+    def integral(self) -> bool:
+        """Return whether physical values are whole numbers shifted by a whole number."""
+        return self.table is None and self.slope == 1.0 and self.intercept.is_integer()
+
+
+def pixel_format(header: Dataset, place: PixelPlace) -> PixelFormat | str:
+    """Return how pixels are written, or one sentence on why the header makes no sense."""
+    rows, columns = integer(header, "Rows"), integer(header, "Columns")
+    frames = integer(header, "NumberOfFrames")
+    if frames is None:
+        if text(header, "NumberOfFrames"):
+            return "NumberOfFrames is not a whole number."
+        frames = 1
+    if not rows or not columns or min(rows, columns, frames) < 1:
+        return "Rows, Columns or NumberOfFrames is absent or not above 0."
+    if rows * columns * frames > LARGEST_VOXELS:
+        return f"{rows} x {columns} x {frames} voxels are more than a volume may have."
+    if place.keyword != "PixelData":
+        bits = 32 if place.keyword == "FloatPixelData" else 64
+        return PixelFormat(rows, columns, frames, bits, bits, bits - 1, signed=True, floating=True)
+    allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
+    if allocated not in (8, 16, 32) or not stored or not 1 <= stored <= allocated:
+        return f"BitsAllocated {allocated} with BitsStored {stored} is not supported."
+    high_bit = integer(header, "HighBit")
+    high_bit = stored - 1 if high_bit is None else high_bit
+    if not stored - 1 <= high_bit < allocated:
+        return f"HighBit {high_bit} does not fit BitsStored {stored} of {allocated} bits."
+    signed = integer(header, "PixelRepresentation")
+    if signed not in (0, 1):
+        return "PixelRepresentation is neither 0 nor 1."
+    return PixelFormat(rows, columns, frames, allocated, stored, high_bit, signed=bool(signed))
+
+
+def refuse_format(instance: SourceInstance) -> tuple[Reason, str] | None:
+    """Return why the pixels of an instance cannot be read, as far as headers tell, or None."""
+    place = instance.pixels
+    if place is None:
+        return Reason.NOT_AN_IMAGE, "They hold no pixel element."
+    known = place.transfer_syntax in NATIVE or place.transfer_syntax in COMPRESSED
+    if not known:
+        name = syntax_name(place.transfer_syntax)
+        return Reason.UNSUPPORTED_SYNTAX, f"No decoder for {name} is installed."
+    form = pixel_format(instance.header, place)
+    if isinstance(form, str):
+        return Reason.BAD_HEADER, form
+    rule = value_rule(instance.header, instance.header, form, big_endian=place.big_endian)
+    if isinstance(rule, str):
+        return Reason.BAD_HEADER, rule
+    if place.transfer_syntax in COMPRESSED:
+        if place.length is not None or form.floating:
+            return Reason.BAD_HEADER, "The pixel element of a compressed image has no fragments."
+        return None
+    if place.length is None:
+        return Reason.BAD_HEADER, "The pixel element of an uncompressed image has no length."
+    return _refuse_length(instance, place, form)
+
+
+def _refuse_length(
+    instance: SourceInstance, place: PixelPlace, form: PixelFormat
+) -> tuple[Reason, str] | None:
+    wanted, present = form.frame_bytes * form.frames, place.length or 0
+    if place.transfer_syntax != DEFLATED:
+        whole = instance.file.length or (instance.file.path.stat().st_size - instance.file.offset)
+        present = min(present, whole - place.offset)
+    if present < wanted:
+        return Reason.TRUNCATED_FRAME, f"The pixels have {present} of {wanted} bytes."
+    return None
+
+
+def value_rule(
+    header: Dataset, transformation: Dataset, form: PixelFormat, *, big_endian: bool
+) -> ValueRule | str:
+    """Return how cells become values, or one sentence on why the header makes no sense.
+
+    Args:
+        header: The instance; padding and modality stand here.
+        transformation: Where the modality LUT or rescale of this plane stands: the header itself
+            or an item of its functional groups.
+        form: How the pixels are written.
+        big_endian: Byte order of the instance, for the entries of a table.
+    """
+    is_ct = text(header, "Modality") == "CT"
+    padding = None if form.floating else _padding(header, form)
+    background, floor = (CT_FLOOR_HU, CT_FLOOR_HU) if is_ct else (0, None)
+    tables = items(transformation, "ModalityLUTSequence")
+    if tables:
+        found = _table(tables[0], form, big_endian=big_endian)
+        if found is None:
+            return "The modality LUT is malformed."
+        return ValueRule(
+            table=found[1],
+            table_start=found[0],
+            padding=padding,
+            background=background,
+            floor=floor,
+        )
+    slope, intercept = 1.0, 0.0
+    if values(transformation, "RescaleSlope"):
+        slope = number(transformation, "RescaleSlope") or 0.0
+    if values(transformation, "RescaleIntercept"):
+        intercept = number(transformation, "RescaleIntercept") or 0.0
+    if slope == 0.0:
+        return "RescaleSlope is 0 or not a number."
+    return ValueRule(
+        slope=slope, intercept=intercept, padding=padding, background=background, floor=floor
+    )
+
+
+def _as_cell(value: int, bits: int, *, signed: bool) -> int:
+    """Return a number as a cell of so many bits would hold it.
+
+    PixelPaddingValue is US or SS by PixelRepresentation, and writers get it wrong: 63536 is
+    -2000 in a signed image.
+    """
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
+
+
+def _us_or_ss(dataset: Dataset, keyword: str) -> int | None:
+    """Return a number whose VR depends on PixelRepresentation."""
+    found = values(dataset, keyword)
+    if found and isinstance(found[0], bytes):
+        return int.from_bytes(found[0][:2], "little") if len(found[0]) >= 2 else None
+    return integer(dataset, keyword)
+
+
+def _padding(header: Dataset, form: PixelFormat) -> tuple[int, int] | None:
+    first = _us_or_ss(header, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = _us_or_ss(header, "PixelPaddingRangeLimit")
+    ends = [first, first if last is None else last]
+    bits = min(form.bits_allocated, 32)
+    low, high = sorted(_as_cell(value, bits, signed=form.signed) for value in ends)
+    return low, high
+
+
+def _table(
+    item: Dataset, form: PixelFormat, *, big_endian: bool
+) -> tuple[int, NDArray[np.float64]] | None:
+    """Return the first mapped value and the entries of a modality LUT (PS3.3 C.11.1.1)."""
+    descriptor = numbers(item, "LUTDescriptor", 3)
+    entries = values(item, "LUTData")
+    if not descriptor or not entries:
+        return None
+    count = int(descriptor[0]) or 65536
+    start = _as_cell(int(descriptor[1]), 16, signed=form.signed)
+    if isinstance(entries[0], bytes):
+        data = entries[0]
+        wide = np.dtype(">u2" if big_endian else "<u2")
+        cell = np.dtype(np.uint8) if len(data) in (count, count + 1) else wide
+        usable = len(data) - len(data) % cell.itemsize
+        table = np.frombuffer(data[:usable], dtype=cell)[:count].astype(np.float64)
+    else:
+        found = numbers(item, "LUTData", len(entries))
+        table = np.array(found[:count], dtype=np.float64)
+    return (start, table) if len(table) == count else None
+
+
+def stored_range(form: PixelFormat) -> tuple[int, int]:
+    """Return the lowest and highest stored value that BitsStored allows."""
+    if form.signed:
+        return -(1 << (form.bits_stored - 1)), (1 << (form.bits_stored - 1)) - 1
+    return 0, (1 << form.bits_stored) - 1
+
+
+def stored_values(cells: Cells, form: PixelFormat, *, high_bit: int) -> NDArray[np.integer[Any]]:
+    """Interpret cells in place: take BitsStored bits below `high_bit`, with their sign.
+
+    Args:
+        cells: Unsigned cells; their memory is overwritten.
+        form: How the pixels are written.
+        high_bit: HighBit of native cells; BitsStored - 1 for what a decoder returned.
+    """
+    width = cells.dtype.itemsize * 8
+    if not form.signed:
+        if high_bit >= form.bits_stored:
+            np.right_shift(cells, high_bit + 1 - form.bits_stored, out=cells)
+        if form.bits_stored < width:
+            np.bitwise_and(cells, (1 << form.bits_stored) - 1, out=cells)
+        return cells
+    signed: NDArray[np.integer[Any]] = cells.view(f"i{cells.dtype.itemsize}")
+    if form.bits_stored < width:
+        np.left_shift(signed, width - 1 - high_bit, out=signed)
+        np.right_shift(signed, width - form.bits_stored, out=signed)
+    return signed
+
+
+def find_padding(
+    cells: Cells, form: PixelFormat, padding: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    """Return where whole cells are padding that does not fit into BitsStored, or None."""
+    low, high = stored_range(form)
+    if low <= padding[0] and padding[1] <= high:
+        return None
+    whole = cells.view(f"i{cells.dtype.itemsize}") if form.signed else cells
+    return _between(whole, padding)
+
+
+def _between(
+    stored: NDArray[np.integer[Any]], padding: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    low, high = padding
+    limits = np.iinfo(stored.dtype)
+    if high < limits.min or low > limits.max:
+        return None
+    low, high = max(low, int(limits.min)), min(high, int(limits.max))
+    found = stored == low if low == high else (stored >= low) & (stored <= high)
+    return found if found.any() else None
+
+
+def convert_plane(
+    cells: Cells,
+    form: PixelFormat,
+    rule: ValueRule,
+    out: NDArray[np.int16] | NDArray[np.float32],
+    *,
+    high_bit: int,
+) -> tuple[bool, NDArray[np.bool_] | None]:
+    """Turn the cells of one plane into physical values.
+
+    Args:
+        cells: Unsigned cells, or floating-point values; overwritten. May share memory with `out`.
+        form: How the pixels are written.
+        rule: How values are made of them.
+        out: Where values go, shape (rows, columns); int16 only if `rule.integral`.
+        high_bit: As for `stored_values`.
+
+    Returns:
+        Whether every value fitted into `out` (only int16 can fail, and then its content is
+        undefined), and where padding was found, or None.
+    """
+    pad: NDArray[np.bool_] | None = None
+    stored: NDArray[Any] = cells
+    if not form.floating:
+        if rule.padding is not None:
+            pad = find_padding(cells, form, rule.padding)
+        stored = stored_values(cells, form, high_bit=high_bit)
+        if rule.padding is not None and pad is None:
+            pad = _between(stored, rule.padding)
+    if out.dtype == np.int16:
+        if not _shift(stored, form, rule, out, pad):
+            return False, pad
+    else:
+        _rescale(stored, rule, out)
+    return True, _fill(out, form, rule, pad)
+
+
+def _shift(
+    stored: NDArray[Any],
+    form: PixelFormat,
+    rule: ValueRule,
+    out: NDArray[Any],
+    pad: NDArray[np.bool_] | None,
+) -> bool:
+    """Add the whole intercept; return whether everything that is no padding fits int16."""
+    intercept = int(rule.intercept)
+    low, high = stored_range(form)
+    if low + intercept < _INT16.min or high + intercept > _INT16.max:
+        if pad is not None:
+            stored[pad] = min(max(-intercept, low), high)
+        if int(stored.min()) + intercept < _INT16.min or int(stored.max()) + intercept > _INT16.max:
+            return False
+    if stored.dtype.itemsize == 2:
+        # Two's complement: adding modulo 2^16 is right whenever the sum fits.
+        cells = stored.view(np.uint16)
+        if intercept:
+            np.add(cells, np.uint16(intercept & 0xFFFF), out=out.view(np.uint16))
+        elif not np.shares_memory(cells, out):
+            out.view(np.uint16)[...] = cells
+    else:
+        out[...] = stored.astype(np.int64) + intercept
+    return True
+
+
+def _rescale(stored: NDArray[Any], rule: ValueRule, out: NDArray[Any]) -> None:
+    if rule.table is not None:
+        index = stored.astype(np.int64) - rule.table_start
+        out[...] = rule.table[np.clip(index, 0, len(rule.table) - 1)]
+        return
+    out[...] = stored.astype(np.float64) * rule.slope + rule.intercept
+
+
+def _fill(
+    out: NDArray[Any], form: PixelFormat, rule: ValueRule, pad: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Set padding to the background; return where it is, the undeclared with the declared."""
+    if rule.floor is not None and not _cannot_fall_below(rule.floor, form, rule):
+        below = out < rule.floor
+        if below.any():
+            pad = below if pad is None else pad | below
+    if pad is not None:
+        out[pad] = rule.background
+    return pad
+
+
+def _cannot_fall_below(floor: int, form: PixelFormat, rule: ValueRule) -> bool:
+    if form.floating or not rule.integral:
+        return False
+    return stored_range(form)[0] + int(rule.intercept) >= floor
