@@ -68,7 +68,8 @@ class Axis:
             upper = np.minimum(edges[1:, None], natives[None, :] + 1)
             lower = np.maximum(edges[:-1, None], natives[None, :])
             shares = np.clip(upper - lower, 0.0, None) / self.ratio
-            return shares.astype(np.float32)
+            matrix: Matrix = shares.astype(np.float32)
+            return matrix
         centres = (edges[:-1] + edges[1:]) / 2
         matrix = _linear(centres - 0.5, self.native_count)
         matrix[(centres < 0) | (centres > self.native_count)] = 0.0

@@ -1,0 +1,35 @@
+"""Whether a volume is one that a card can take; routing has already looked at the headers."""
+
+from __future__ import annotations
+
+from node.imaging.values import Refusal, Volume
+from node.models.card import Card
+from node.reasons import Reason
+
+
+def refusal_of(volume: Volume, card: Card) -> Refusal | None:
+    """Return why the model does not take this volume, or None if it does."""
+    slices = volume.array.shape[0]
+    if slices < card.min_slices:
+        return _refusal(
+            volume,
+            Reason.TOO_FEW_SLICES,
+            f"The volume has {slices} slices, {card.name} wants at least {card.min_slices}.",
+        )
+    if volume.units != card.voxels.units:
+        return _refusal(
+            volume,
+            Reason.NOT_ACCEPTED,
+            f"The volume is in {volume.units or 'no unit'}, {card.name} wants {card.voxels.units}.",
+        )
+    return None
+
+
+def _refusal(volume: Volume, reason: Reason, explanation: str) -> Refusal:
+    return Refusal(
+        reason=reason,
+        explanation=explanation,
+        series_uid=volume.series_uid,
+        modality=volume.modality,
+        part=volume.part,
+    )

@@ -1,0 +1,158 @@
+"""A card with its network in memory, ready to give scores.
+
+What can change a label is fixed here: engine, precision, threads, device and the number of
+planes per call. `runtime` says each of them, and it goes into every result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from node.errors import setup_error
+from node.models.architectures import build_network, dimensions, size_multiple
+from node.models.card import Card
+from node.models.device import choose_device, device_name, usable_cores
+from node.models.weights import put_weights, read_weights_file
+
+_AXES_FROM_END = {"slice": -3, "row": -2, "column": -1}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model that can be run.
+
+    Attributes:
+        card: What it is.
+        network: In evaluation mode, on `device`.
+        device: Where it runs.
+        threads: CPU threads of one pass.
+        runtime: Facts of a run, for provenance.
+    """
+
+    card: Card
+    network: nn.Module
+    device: torch.device
+    threads: int
+    runtime: Mapping[str, str]
+
+    def scores(self, batch: Tensor) -> Tensor:
+        """Return float32 scores (b, outputs, ...) on `device`, mirrored passes averaged.
+
+        Args:
+            batch: Normalised intensities, (b, channels, [slices,] rows, columns), float32.
+        """
+        image = batch.to(self.device)
+        if _wants_channels_last(self.card, self.device):
+            image = image.to(memory_format=torch.channels_last)
+        axes = [_AXES_FROM_END[name] for name in self.card.inference.mirrors]
+        total: Tensor | None = None
+        for choice in range(1 << len(axes)):
+            flip = [axis for bit, axis in enumerate(axes) if choice >> bit & 1]
+            scores = self._pass(image.flip(flip) if flip else image)
+            scores = scores.flip(flip) if flip else scores
+            total = scores if total is None else total.add_(scores)
+        if total is None:
+            raise AssertionError("there is always the pass that is not mirrored")
+        return total.div_(1 << len(axes)) if axes else total
+
+    def _pass(self, image: Tensor) -> Tensor:
+        low = self.card.inference.precision == "bf16"
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low),
+        ):
+            scores: Tensor = self.network(image)
+        return scores.float()
+
+
+def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedModel:
+    """Build the card's network, fill it with its weights and fix how it runs.
+
+    Sets torch's number of threads for the whole process.
+
+    Args:
+        card: The model.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU threads where the card does not fix them; 0 takes one per usable core.
+
+    Raises:
+        SetupError: The weights are missing or not those of the card, they do not fit the
+            network, the card contradicts itself, or the device is not there.
+    """
+    check_sizes(card)
+    chosen = choose_device(device)
+    count = card.inference.threads or threads or usable_cores()
+    torch.set_num_threads(count)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    network = build_network(card.network)
+    put_weights(
+        network,
+        read_weights_file(card.weights_path, sha256=card.weights.sha256),
+        where=card.weights_path,
+    )
+    network.eval().requires_grad_(requires_grad=False).to(chosen)
+    if _wants_channels_last(card, chosen):
+        # Module.to takes the keyword; its type stub does not know it.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedModel(card, network, chosen, count, _runtime(card, chosen, count))
+
+
+def check_sizes(card: Card) -> None:
+    """Check that windows and patches are what the network can take.
+
+    Raises:
+        SetupError: They are not.
+    """
+    mistakes = size_mistakes(card)
+    if mistakes:
+        raise setup_error(
+            "card-invalid",
+            " ".join(mistakes),
+            where=str(card.folder / "card.toml"),
+            remedy="Change [voxels] size, or [inference] mode and patch.",
+        )
+
+
+def size_mistakes(card: Card) -> tuple[str, ...]:
+    """Return a sentence for each size that the network cannot take."""
+    mistakes = []
+    wanted = "window" if dimensions(card.network) == 3 else "slices"
+    if card.inference.mode != wanted:
+        mistakes.append(
+            f'{card.network.architecture} runs with inference.mode = "{wanted}", '
+            f'the card says "{card.inference.mode}".'
+        )
+    multiple = size_multiple(card.network)
+    for name, sizes in (("voxels.size", card.voxels.size), ("patch", card.inference.patch)):
+        # A 3D network sees patches only; the window around them may have any size.
+        used = name == "patch" or wanted == "slices"
+        if used and sizes and any(size % multiple for size in sizes):
+            mistakes.append(f"{name} must hold multiples of {multiple}, is {list(sizes)}.")
+    return tuple(mistakes)
+
+
+def _wants_channels_last(card: Card, device: torch.device) -> bool:
+    """Say whether the channels-last layout is the fast one.
+
+    On CPU it makes BatchNorm networks 1.5 to 3 times faster; InstanceNorm converts to and fro.
+    """
+    instance = card.network.parameters.get("norm") == "instance"
+    return device.type == "cpu" and dimensions(card.network) == 2 and not instance
+
+
+def _runtime(card: Card, device: torch.device, threads: int) -> dict[str, str]:
+    return {
+        "engine": f"torch {torch.__version__}",
+        "device": device_name(device),
+        "precision": card.inference.precision,
+        "threads": str(threads),
+        "batch": str(card.inference.batch),
+    }

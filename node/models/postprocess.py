@@ -1,0 +1,213 @@
+"""Steps on labels, in the patient's measures: pieces, holes, closing, sides.
+
+Every step is a pure function of labels and geometry. Pieces are 26-connected: what touches by a
+corner belongs together, or a thin vessel would fall into crumbs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from node.imaging.values import Floats, Labels
+from node.models.parts import (
+    Close,
+    DropSmall,
+    DropWrongSide,
+    FillHoles,
+    KeepLargest,
+    PostStep,
+    SplitSides,
+)
+
+Mask = NDArray[np.bool_]
+_TOUCHING: Final = np.ones((3, 3, 3), bool)
+_SECOND_SIDE: Final = 0.1
+"""A second piece smaller than this share of the first is no other side: one lung and a crumb."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cleaned:
+    """Labels after post-processing.
+
+    Attributes:
+        labels: uint8, [slice, row, column].
+        removed_ml: Volume of voxels that had a label and have none now.
+        notes: Sentences that ask a person to look.
+    """
+
+    labels: Labels
+    removed_ml: float
+    notes: tuple[str, ...]
+
+
+def postprocess(
+    labels: Labels,
+    steps: Sequence[PostStep],
+    *,
+    affine: Floats,
+    spacing_mm: tuple[float, float, float],
+) -> Cleaned:
+    """Apply the card's steps in order; `labels` is not changed.
+
+    Args:
+        labels: uint8, [slice, row, column].
+        steps: As in the card.
+        affine: (4, 4), index [slice, row, column, 1] to LPS mm.
+        spacing_mm: Between slices, rows, columns.
+    """
+    found = ndimage.find_objects(labels != 0)
+    if not found or not steps:
+        return Cleaned(labels, 0.0, ())
+    # Everything happens in the box of what is labelled, grown by the widest closing.
+    reach = max((step.radius_mm for step in steps if isinstance(step, Close)), default=0.0)
+    grown = (0, *(math.ceil(reach / one) + 1 for one in spacing_mm[1:]))
+    box = tuple(
+        slice(max(0, side.start - grow), side.stop + grow)
+        for side, grow in zip(found[0], grown, strict=True)
+    )
+    result = labels.copy()
+    view = result[box]
+    sides = _Sides(affine, shape=labels.shape, start=tuple(side.start for side in box))
+    voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000.0
+    notes: list[str] = []
+    for step in steps:
+        match step:
+            case KeepLargest():
+                _keep_largest(view, step)
+            case DropSmall():
+                _drop_small(view, step, voxel_ml)
+            case FillHoles(numbers):
+                _fill_holes(view, numbers)
+            case Close():
+                _close(view, step, spacing_mm)
+            case SplitSides():
+                notes += sides.split(view, step)
+            case DropWrongSide():
+                notes += sides.drop_wrong(view, step)
+    removed = int(np.count_nonzero((labels[box] != 0) & (view == 0)))
+    return Cleaned(result, removed * voxel_ml, tuple(notes))
+
+
+def _pieces(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return piece numbers from 1, and the voxels of each with 0 in front for no piece."""
+    pieces, _ = ndimage.label(mask, structure=_TOUCHING)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return pieces, sizes
+
+
+def _keep_largest(view: Labels, step: KeepLargest) -> None:
+    groups = [step.labels] if step.joint else [(label,) for label in step.labels]
+    for group in groups:
+        mask = np.isin(view, group)
+        pieces, sizes = _pieces(mask)
+        if sizes.size < 2:
+            continue
+        keep = sizes > step.also_over * sizes.max()
+        keep[np.argsort(-sizes, kind="stable")[: step.count]] = True
+        keep[0] = False
+        view[mask & ~keep[pieces]] = 0
+
+
+def _drop_small(view: Labels, step: DropSmall, voxel_ml: float) -> None:
+    for label in step.labels:
+        mask = view == label
+        pieces, sizes = _pieces(mask)
+        view[mask & (sizes * voxel_ml < step.min_ml)[pieces]] = 0
+
+
+def _fill_holes(view: Labels, numbers: Sequence[int]) -> None:
+    for plane in view:
+        for label in numbers:
+            mask = plane == label
+            if mask.any():
+                plane[ndimage.binary_fill_holes(mask) & (plane == 0)] = label
+
+
+def _close(view: Labels, step: Close, spacing_mm: tuple[float, float, float]) -> None:
+    """Close each plane by distances, so that the disc is round in mm on any pixel shape."""
+    for plane in view:
+        for label in step.labels:
+            mask = plane == label
+            if not mask.any():
+                continue
+            away = ndimage.distance_transform_edt(~mask, sampling=spacing_mm[1:])
+            wide = away <= step.radius_mm
+            if not wide.all():
+                wide = (
+                    ndimage.distance_transform_edt(wide, sampling=spacing_mm[1:]) > step.radius_mm
+                )
+            plane[wide & (plane == 0)] = label
+
+
+class _Sides:
+    """Where voxels lie along the patient's x axis, which grows towards the left."""
+
+    def __init__(self, affine: Floats, *, shape: Sequence[int], start: Sequence[int]) -> None:
+        self._to_x = affine[0, :3]
+        self._start_x = float(self._to_x @ np.array(start, float) + affine[0, 3])
+        middle = (np.array(shape, float) - 1) / 2
+        self._middle_x = float(self._to_x @ middle + affine[0, 3])
+
+    def split(self, view: Labels, step: SplitSides) -> tuple[str, ...]:
+        """Give each piece of a label to a side."""
+        mask = view == step.label
+        pieces, sizes = _pieces(mask)
+        if sizes.size < 2:
+            return ()
+        centres = self._centres(mask, pieces, len(sizes))
+        by_size = np.argsort(-sizes, kind="stable")
+        notes: tuple[str, ...] = ()
+        if sizes.size > 2 and sizes[by_size[1]] > _SECOND_SIDE * sizes[by_size[0]]:
+            plane_x = float(centres[by_size[:2]].mean())
+            is_left = (centres > plane_x)[pieces]
+        else:
+            plane_x = self._middle_x
+            notes = (
+                f"Label {step.label} is one piece: its sides were cut at the middle of the image.",
+            )
+            is_left = self._x_of(view.shape) > plane_x
+        view[mask] = step.right
+        view[mask & is_left] = step.left
+        return notes
+
+    def drop_wrong(self, view: Labels, step: DropWrongSide) -> tuple[str, ...]:
+        """Remove pieces of a sided label beyond the midline between both labels."""
+        centre: dict[int, float] = {}
+        for label in (step.right, step.left):
+            mask = view == label
+            if not mask.any():
+                return ()
+            centre[label] = float(self._centres(mask, mask.astype(np.int32), 2)[1])
+        if centre[step.right] >= centre[step.left]:
+            return ("The labels for right and left lie on the opposite sides.",)
+        midline = (centre[step.right] + centre[step.left]) / 2
+        for label in (step.right, step.left):
+            mask = view == label
+            pieces, sizes = _pieces(mask)
+            centres = self._centres(mask, pieces, len(sizes))
+            wrong = centres > midline if label == step.right else centres < midline
+            view[mask & wrong[pieces]] = 0
+        return ()
+
+    def _centres(self, mask: Mask, pieces: NDArray[np.int32], count: int) -> Floats:
+        """Return the mean x of each piece in mm; piece 0 is none."""
+        where = np.nonzero(mask)
+        x = self._start_x + sum(
+            float(step) * index for step, index in zip(self._to_x, where, strict=True)
+        )
+        numbers = pieces[where]
+        total = np.bincount(numbers, weights=x, minlength=count)
+        return total / np.maximum(np.bincount(numbers, minlength=count), 1)
+
+    def _x_of(self, shape: Sequence[int]) -> Floats:
+        along = [step * np.arange(count) for step, count in zip(self._to_x, shape, strict=True)]
+        x: Floats = self._start_x + along[0][:, None, None] + along[1][:, None] + along[2]
+        return x

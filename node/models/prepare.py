@@ -1,0 +1,179 @@
+"""From a native volume to the planes that the network sees: one function for every use of it.
+
+Reorient (index operations), resample and cut the window in one go, then the intensity steps.
+Planes are made when they are asked for, so that memory holds a slab and never a second volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from node.imaging.values import Volume
+from node.models.architectures import size_multiple
+from node.models.axis import Axis, resampled_axis, window_axis
+from node.models.card import Card
+from node.models.intensity import FixedStep, apply_steps, fix_steps
+from node.models.orient import Turn, turn_to
+
+Voxels = NDArray[np.int16] | NDArray[np.float32]
+
+_SAME_SPACING: Final = 1e-4
+"""Ratios this near to 1 are 1: 2.0 and 2.0001 mm differ by 0.05 voxel over 512 of them, and an
+index operation is exact where a resampling blurs."""
+_COARSE_MM: Final = 4.0  # grid on which the body is looked for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A volume ready to be asked for planes.
+
+    Attributes:
+        array: The native voxels, a view with the card's axes.
+        turn: How it was turned.
+        axes: Slice, row, column.
+        steps: Intensity steps with fixed numbers.
+        background: What lies outside the image, before the steps.
+        downsample: The card's `area` or `linear`.
+    """
+
+    array: Voxels
+    turn: Turn
+    axes: tuple[Axis, Axis, Axis]
+    steps: tuple[FixedStep, ...]
+    background: float
+    downsample: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns of the network's grid."""
+        slices, rows, columns = self.axes
+        return slices.model_count, rows.model_count, columns.model_count
+
+    def planes(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return planes first..last-1 of the network's grid, shape (n, rows, columns).
+
+        Planes before the first and behind the last repeat the edge, as the neighbours of an
+        end slice.
+        """
+        slices = self.axes[0]
+        wanted = np.clip(np.arange(first, last), 0, slices.model_count - 1)
+        if slices.is_shift:
+            natives = wanted + int(slices.start)
+            slab = np.stack([self._plane(int(native)) for native in natives])
+        else:
+            matrix = slices.forward(self.downsample)[wanted]  # (n, native slices)
+            used = np.flatnonzero(matrix.any(axis=0))
+            source = np.stack([self._plane(int(native)) for native in used])
+            source -= np.float32(self.background)
+            flat = matrix[:, used] @ source.reshape(used.size, -1)  # (n, rows x columns)
+            slab = flat.reshape(wanted.size, *source.shape[1:]) + np.float32(self.background)
+        return apply_steps(self.steps, slab)
+
+    def _plane(self, native: int) -> NDArray[np.float32]:
+        """Return one native plane on the network's rows and columns, before the steps."""
+        _, rows, columns = self.axes
+        if not 0 <= native < self.array.shape[0]:
+            return np.full(self.shape[1:], self.background, np.float32)
+        plane = self.array[native]
+        if rows.is_shift and columns.is_shift:
+            return _shifted(plane, rows, columns, self.background)
+        values = torch.from_numpy(plane.astype(np.float32) - np.float32(self.background))
+        across = torch.from_numpy(rows.forward(self.downsample)) @ values
+        across = across @ torch.from_numpy(columns.forward(self.downsample)).T
+        result: NDArray[np.float32] = across.numpy() + np.float32(self.background)
+        return result
+
+
+def prepare(volume: Volume, card: Card) -> Prepared:
+    """Plan the network's grid for a volume.
+
+    Raises:
+        ValueError: The volume is not in the card's units; `fit.py` refuses such a volume before.
+    """
+    voxels = card.voxels
+    if volume.units != voxels.units:
+        raise ValueError(f"the volume is in {volume.units}, the card wants {voxels.units}")
+    turn = turn_to(voxels.orientation, volume.affine)
+    array = cast(Voxels, turn.apply(volume.array))  # a view has the type of its base
+    spacing = turn.turned(volume.spacing_mm)
+    ratios = [
+        _ratio(wanted, native) for wanted, native in zip(voxels.spacing_mm, spacing, strict=True)
+    ]
+    multiple = size_multiple(card.network)
+    patch = card.inference.patch or (1, 1, 1)
+    slices = resampled_axis(array.shape[0], ratios[0], at_least=patch[0], multiple=1)
+    if voxels.size is None:
+        step = 1 if card.inference.patch else multiple  # patches have the right size themselves
+        rows, columns = (
+            resampled_axis(array.shape[i], ratios[i], at_least=patch[i], multiple=step)
+            for i in (1, 2)
+        )
+    else:
+        centre = _centre(array, spacing, card)
+        rows, columns = (
+            window_axis(
+                array.shape[i],
+                ratios[i],
+                count=max(voxels.size[i - 1], patch[i]),
+                centre=centre[i - 1],
+            )
+            for i in (1, 2)
+        )
+    return Prepared(
+        array=array,
+        turn=turn,
+        axes=(slices, rows, columns),
+        steps=fix_steps(card.steps, volume.array, volume.padding),
+        background=voxels.background,
+        downsample=voxels.downsample,
+    )
+
+
+def in_channels(planes: NDArray[np.float32], neighbours: int) -> Tensor:
+    """Return 2D inputs (b, channels, rows, columns) from b + 2 x neighbours planes in a row."""
+    channels = 2 * neighbours + 1
+    count = planes.shape[0] - 2 * neighbours
+    if neighbours == 0:
+        return torch.from_numpy(planes[:, None])
+    return torch.from_numpy(np.stack([planes[i : i + channels] for i in range(count)]))
+
+
+def _ratio(wanted: float, native: float) -> float:
+    if wanted == 0.0 or abs(wanted / native - 1.0) < _SAME_SPACING:
+        return 1.0
+    return wanted / native
+
+
+def _centre(array: Voxels, spacing: tuple[float, float, float], card: Card) -> tuple[float, float]:
+    """Return row and column edge positions on which the window is centred."""
+    middle = (array.shape[1] / 2, array.shape[2] / 2)
+    if card.voxels.centre == "image":
+        return middle
+    steps = [max(1, round(_COARSE_MM / one)) for one in spacing]
+    coarse = array[:: steps[0], :: steps[1], :: steps[2]] > card.voxels.body_above
+    # Opening takes away table plates and blankets, which are thinner than two coarse voxels.
+    coarse = ndimage.binary_opening(coarse, structure=np.ones((1, 3, 3), bool))
+    pieces, count = ndimage.label(coarse)
+    if count == 0:
+        return middle
+    sizes = np.bincount(pieces.ravel())
+    box = ndimage.find_objects(pieces == int(np.argmax(sizes[1:])) + 1)[0]
+    return (
+        (box[1].start + box[1].stop) * steps[1] / 2,
+        (box[2].start + box[2].stop) * steps[2] / 2,
+    )
+
+
+def _shifted(plane: Voxels, rows: Axis, columns: Axis, background: float) -> NDArray[np.float32]:
+    result = np.full((rows.model_count, columns.model_count), background, np.float32)
+    top, left = int(rows.start), int(columns.start)
+    r, c = rows.inside, columns.inside
+    result[r.start - top : r.stop - top, c.start - left : c.stop - left] = plane[r, c]
+    return result
