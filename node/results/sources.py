@@ -33,7 +33,18 @@ def dataset_digest(file: InstanceFile) -> str:
     with file.path.open("rb") as stream:
         stream.seek(file.offset)
         data = stream.read(file.length) if file.length else stream.read()
-    return hashlib.sha256(memoryview(data)[_meta_end(data) :]).hexdigest()
+    return hashlib.sha256(memoryview(data)[dataset_start(data) :]).hexdigest()
+
+
+def dataset_start(data: bytes) -> int:
+    """Return where the dataset begins: behind preamble and group 0002 (PS3.10 7.1)."""
+    at = 132 if data[128:132] == b"DICM" else 0
+    while data[at : at + 2] == b"\x02\x00":
+        if data[at + 4 : at + 6] in (b"OB", b"UN", b"UT", b"OW", b"SQ", b"UR", b"UC"):
+            at += 12 + int.from_bytes(data[at + 8 : at + 12], "little")
+        else:
+            at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+    return at
 
 
 def _region(stream: BinaryIO, file: InstanceFile) -> BinaryIO:
@@ -45,14 +56,3 @@ def _region(stream: BinaryIO, file: InstanceFile) -> BinaryIO:
 def _stop(tag: BaseTag, vr: str | None, length: int) -> bool:
     del vr, length
     return int(tag) > _BEHIND_IDENTITY
-
-
-def _meta_end(data: bytes) -> int:
-    """Return where the dataset begins: behind preamble and group 0002 (PS3.10 7.1)."""
-    at = 132 if data[128:132] == b"DICM" else 0
-    while data[at : at + 2] == b"\x02\x00":
-        if data[at + 4 : at + 6] in (b"OB", b"UN", b"UT", b"OW", b"SQ", b"UR", b"UC"):
-            at += 12 + int.from_bytes(data[at + 8 : at + 12], "little")
-        else:
-            at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
-    return at

@@ -1,0 +1,235 @@
+"""The last check of a result against its source, before anything is stored or sent.
+
+The finished bytes are opened again and compared with the source files and with the labels that
+were meant: whose it is, what it refers to, where each voxel lies. The gate uses the reader, not
+the writer. Sentences name attributes, UIDs and frame numbers, never a patient's data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataset import Dataset
+
+from node.errors import PeerError
+from node.imaging.values import Floats, Refusal, Segmentation, Volume
+from node.results.identity import IDENTITY_TAGS
+from node.results.planes import read_planes
+from node.results.reader import PlacedFrame, open_segmentation, placed_frames, slice_of
+from node.results.sources import dataset_start, open_header
+from node.results.uids import content_uid
+
+_SAME_PERSON: Final = (0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x0020000D)
+"""Name, ID, issuer, birth date, sex, study: compared with every instance, not only the first."""
+
+_MALFORMED: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError, EOFError)
+"""What pydicom and numpy raise on a dataset that is not what it should be."""
+
+_SAME_RATIO: Final = 1e-4
+"""Spacings that differ by less are equal; a metre of slices is then right to 0.1 mm."""
+
+_SAME_COSINE: Final = 2e-4
+_SAME_POSITION_MM: Final = 1e-4
+_SAME_CENTRE: Final = 0.1
+"""Part of a voxel; slices may lie that far beside the straight line through all of them."""
+
+
+def check_result(data: bytes, volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
+    """Return what is wrong with a finished SEG, a sentence each; empty if it may go out.
+
+    Args:
+        data: The PS3.10 file as it will be stored.
+        volume: The source, with its files.
+        segmentation: The labels and segments that were meant.
+    """
+    try:
+        seg = open_segmentation(data)
+    except PeerError as error:
+        return (error.fault.what,)
+    except _MALFORMED as error:
+        return (f"The object cannot be read: {type(error).__name__}.",)
+    checks = (
+        _name(data, seg, volume),
+        _identity(seg, volume),
+        _references(seg, volume),
+        _segments(seg, segmentation),
+        _geometry(seg, volume),
+        _voxels(seg, volume, segmentation),
+    )
+    return tuple(sentence for check in checks for sentence in _said(check))
+
+
+def _said(check: Iterator[str]) -> Iterator[str]:
+    """Yield what a check says; one that cannot go on says why."""
+    try:
+        yield from check
+    except PeerError as error:
+        yield error.fault.what
+    except _MALFORMED as error:
+        # Every result has these fields; one that is absent or malformed must not go out. The
+        # error's own text may quote a value, so only its type is told.
+        yield f"A part of the object cannot be read: {type(error).__name__}."
+
+
+def _name(data: bytes, seg: Dataset, volume: Volume) -> Iterator[str]:
+    if seg.file_meta.MediaStorageSOPInstanceUID != seg.SOPInstanceUID:
+        yield "The file meta group names another SOP Instance UID than the dataset."
+    held = dataset_start(data)
+    at = data.index(b"\x08\x00\x18\x00UI", held)
+    end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+    digest = hashlib.sha256(memoryview(data)[held:at])
+    digest.update(memoryview(data)[end:])
+    if content_uid(digest.hexdigest()) != seg.SOPInstanceUID:
+        yield "The SOP Instance UID does not follow from the content, so the bytes were changed."
+    if seg.SeriesInstanceUID == volume.series_uid:
+        yield "The result stands in the series of its source."
+
+
+def _identity(seg: Dataset, volume: Volume) -> Iterator[str]:
+    headers = [open_header(instance.file) for instance in volume.instances]
+    for tag in IDENTITY_TAGS:
+        if not _same(seg, headers[0], tag):
+            yield f"{keyword_for_tag(tag)} is not what the source says."
+    for instance, header in zip(volume.instances, headers, strict=True):
+        for tag in _SAME_PERSON:
+            if _raw(seg, tag).rstrip(b" \0") != _raw(header, tag).rstrip(b" \0"):
+                yield (
+                    f"{keyword_for_tag(tag)} is not what source {instance.sop_instance_uid} says."
+                )
+
+
+def _same(seg: Dataset, header: Dataset, tag: int) -> bool:
+    """Return whether an element has the source's bytes, or is empty where the source has none."""
+    if tag not in header:
+        return tag not in seg or not _raw(seg, tag)
+    if tag not in seg:
+        return False
+    if dictionary_VR(tag) == "SQ":
+        return bool(seg[tag] == header[tag])
+    source = _raw(header, tag)
+    if source[-1:] in (b" ", b"\0") or len(source) % 2 == 0:
+        return _raw(seg, tag) == source
+    return _raw(seg, tag) in (source + b" ", source + b"\0")
+
+
+def _raw(dataset: Dataset, tag: int) -> bytes:
+    """Return an element's bytes as they stood in the file."""
+    if tag not in dataset:
+        return b""
+    held = dataset.get_item(tag)
+    return (held.value or b"") if held.is_raw else repr(held.value).encode()
+
+
+def _references(seg: Dataset, volume: Volume) -> Iterator[str]:
+    wanted = {(one.sop_class_uid, one.sop_instance_uid) for one in volume.instances}
+    series = seg.ReferencedSeriesSequence
+    if len(series) != 1 or series[0].SeriesInstanceUID != volume.series_uid:
+        yield "Referenced Series Sequence does not name the source's series alone."
+    for words, items in (
+        ("Referenced Series Sequence", series[0].ReferencedInstanceSequence),
+        ("Source Image Sequence", seg.SourceImageSequence),
+    ):
+        named = {(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in items}
+        if named != wanted:
+            yield (
+                f"{words} lacks {len(wanted - named)} of {len(wanted)} source instances and "
+                f"names {len(named - wanted)} others."
+            )
+
+
+def _segments(seg: Dataset, segmentation: Segmentation) -> Iterator[str]:
+    wanted = {
+        one.number: (one.label, one.type.value, one.type.scheme) for one in segmentation.segments
+    }
+    found = {}
+    for item in seg.SegmentSequence:
+        kind = item.SegmentedPropertyTypeCodeSequence[0]
+        value = kind.get("CodeValue") or kind.get("LongCodeValue")
+        found[int(item.SegmentNumber)] = (
+            item.SegmentLabel,
+            value,
+            kind.CodingSchemeDesignator,
+        )
+    for number in sorted(wanted.keys() | found.keys()):
+        if wanted.get(number) != found.get(number):
+            yield f"Segment {number} is not described as the model's card describes it."
+
+
+def _geometry(seg: Dataset, volume: Volume) -> Iterator[str]:
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    lengths = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    stated = [measures.get("SpacingBetweenSlices") or 0, *measures.PixelSpacing]
+    words = ("Spacing Between Slices", "spacing between rows", "spacing between columns")
+    for word, length, value in zip(words, lengths, stated, strict=True):
+        if abs(float(value) - length) > _SAME_RATIO * length:
+            yield f"The {word} is {float(value):g} mm; the source's positions say {length:g} mm."
+    turn = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    cosines = np.array([float(value) for value in turn.ImageOrientationPatient])
+    directions = volume.affine[:3, :3] / lengths
+    if np.abs(cosines - np.r_[directions[:, 2], directions[:, 1]]).max() > _SAME_COSINE:
+        yield "The orientation is not the source's."
+
+
+def _voxels(seg: Dataset, volume: Volume, segmentation: Segmentation) -> Iterator[str]:
+    """Compare every frame with its slice, and the whole with the labels that were meant."""
+    planes = read_planes(volume)
+    if isinstance(planes, Refusal):
+        yield planes.explanation
+        return
+    labels = np.zeros(volume.array.shape, np.uint8)
+    count = len(segmentation.segments) + 1
+    voxels = np.zeros(count, np.int64)
+    moments = np.zeros((count, 3))
+    for frame in placed_frames(seg):
+        index = slice_of(frame, volume)
+        plane = planes.planes[index]
+        if frame.sources != ((plane.uid, plane.frame),):
+            yield f"Frame {frame.number} names another source than the slice it lies on."
+        position = np.array([float(value) for value in plane.position.split("\\")])
+        if np.abs(frame.affine[:3, 3] - position).max() > _SAME_POSITION_MM:
+            yield f"Frame {frame.number} does not lie where its source slice lies."
+        if (labels[index][frame.mask] != 0).any():
+            yield f"Frame {frame.number} covers voxels of another segment."
+        labels[index][frame.mask] = frame.segment
+        voxels[frame.segment] += int(frame.mask.sum())
+        moments[frame.segment] += _moment(frame)
+    if not np.array_equal(labels, segmentation.labels):
+        yield (
+            f"{int((labels != segmentation.labels).sum())} voxels have another label than was "
+            "computed for them."
+        )
+    yield from _centres(voxels, moments, volume, segmentation)
+
+
+def _moment(frame: PlacedFrame) -> Floats:
+    """Return the sum of the positions of a frame's voxels in LPS mm."""
+    rows, columns = np.nonzero(frame.mask)
+    total: Floats = frame.affine[:3] @ np.array([0, rows.sum(), columns.sum(), rows.size])
+    return total
+
+
+def _centres(
+    voxels: NDArray[np.int64],
+    moments: Floats,
+    volume: Volume,
+    segmentation: Segmentation,
+) -> Iterator[str]:
+    """Compare number of voxels and centre of each segment with what the labels say."""
+    tolerance = _SAME_CENTRE * min(volume.spacing_mm)
+    for number in range(1, len(voxels)):
+        where = np.argwhere(segmentation.labels == number)
+        if len(where) != voxels[number]:
+            yield (
+                f"Segment {number} has {voxels[number]} voxels in the object and {len(where)} "
+                "in the labels."
+            )
+        elif len(where):
+            meant = volume.affine[:3] @ np.r_[where.mean(axis=0), 1.0]
+            off = float(np.abs(moments[number] / voxels[number] - meant).max())
+            if off > tolerance:
+                yield f"Segment {number} lies {off:.2f} mm from where it was computed."
