@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import (
@@ -257,7 +257,7 @@ def _postgresql_fault(engine: Engine, error: DBAPIError) -> StorageError | None:
     # SQLSTATE classes: 08 connection, 40 rollback (deadlock), 53 resources, 55P03 lock not
     # available, 57 operator intervention (restart, timeout). No state at all: never connected.
     state: Any = getattr(error.orig, "sqlstate", None)
-    if error.connection_invalidated or (state is None and "OperationalError" in str(type(error))):
+    if error.connection_invalidated or (state is None and isinstance(error, OperationalError)):
         return _away(engine, "The database cannot be reached.")
     if state == "53100":
         return StorageFull(

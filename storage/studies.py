@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, Connection, exists, insert, literal, or_, 
 
 from storage.database import now_ms
 from storage.rows import insert_into, read_all, read_one
+from storage.story import StudyStory, story
 from storage.study_moves import MOVES, hold, release, reopen
 from storage.study_rows import (
     REVISION_COLUMNS,
@@ -36,6 +37,7 @@ __all__ = [
     "RevisionRow",
     "SeriesRow",
     "StudyRow",
+    "StudyStory",
     "find_study",
     "finish",
     "get_study",
@@ -50,6 +52,7 @@ __all__ = [
     "reopen",
     "set_sentence",
     "settle_due",
+    "story",
     "undecided_revisions",
 ]
 
