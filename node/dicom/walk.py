@@ -35,13 +35,13 @@ PIXELS: Final = 0x7FE00008
 
 CUT_SHORT: Final = "header-cut-short"
 UNDEFINED: Final = 0xFFFFFFFF
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
+ITEM: Final = 0xFFFEE000
+ITEM_END: Final = 0xFFFEE00D
+SEQUENCE_END: Final = 0xFFFEE0DD
 
 _SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN"}
-    | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
+    | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US", b"  "}
 )
 """VRs with a 16-bit length; every other one, also those yet to be defined, has 32 bits
 (PS3.5 7.1.2)."""
@@ -103,7 +103,7 @@ def walk(data: memoryview, encoding: Encoding, *, whole: bool = True) -> Iterato
     Raises:
         HeaderError: A length reaches past the end, or a limit is exceeded.
     """
-    reader = _Reader(data, encoding)
+    reader = Reader(data, encoding)
     at = 0
     for _ in range(MAX_ELEMENTS):
         if len(data) - at < 8 and not any(data[at:]):
@@ -128,7 +128,7 @@ def walk(data: memoryview, encoding: Encoding, *, whole: bool = True) -> Iterato
     raise refuse("header-too-long", f"There are more than {MAX_ELEMENTS} elements.", at=at)
 
 
-class _Reader:
+class Reader:
     """Reads element headers in one encoding, and counts nested ones."""
 
     def __init__(self, data: memoryview, encoding: Encoding) -> None:
@@ -147,8 +147,9 @@ class _Reader:
             group, number = self._tag.unpack_from(self._data, at)
             vr = bytes(self._data[at + 4 : at + 6])
             # Delimiters have no VR; some writers put implicit elements into explicit data sets,
-            # recognised by bytes that cannot be a VR.
-            if not self._explicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
+            # recognised by bytes that cannot be a VR. Two spaces stand for an unknown short one.
+            is_vr = vr == b"  " or (vr.isalpha() and vr.isupper())
+            if not self._explicit or group == 0xFFFE or not is_vr:
                 (length,) = self._long.unpack_from(self._data, at + 4)
                 return group << 16 | number, at + 8, length, False
             if vr in _SHORT_VRS:
@@ -163,7 +164,7 @@ class _Reader:
         """Return the offset after a sequence of undefined length whose first item is at `at`."""
         if is_un and self._explicit:
             # PS3.5 6.2.2 note: the items of an UN sequence are implicit VR little endian.
-            inner = _Reader(self._data, Encoding(explicit=False, little=True))
+            inner = Reader(self._data, Encoding(explicit=False, little=True))
             inner._nested = self._nested
             end = inner.skip(at, is_un=False, depth=depth)
             self._nested = inner._nested
@@ -171,24 +172,25 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise refuse("header-too-deep", f"Sequences nest deeper than {MAX_DEPTH}.", at=at)
         while True:
-            tag, start, length, _ = self._count(at)
-            if tag == _SEQUENCE_END:
+            tag, start, length, _ = self.count(at)
+            if tag == SEQUENCE_END:
                 return start
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise refuse("header-bad-item", f"{_name(tag)} stands for an item.", at=at)
             at = self._skip_item(start, depth) if length == UNDEFINED else start + length
 
     def _skip_item(self, at: int, depth: int) -> int:
         while True:
-            tag, start, length, is_un = self._count(at)
-            if tag == _ITEM_END:
+            tag, start, length, is_un = self.count(at)
+            if tag == ITEM_END:
                 return start
             if length == UNDEFINED:
                 at = self.skip(start, is_un=is_un, depth=depth + 1)
             else:
                 at = start + length
 
-    def _count(self, at: int) -> tuple[int, int, int, bool]:
+    def count(self, at: int) -> tuple[int, int, int, bool]:
+        """Return the nested element at `at`, as `element` does, and count it."""
         self._nested += 1
         if self._nested > MAX_NESTED:
             raise refuse("header-too-long", f"More than {MAX_NESTED} nested elements.", at=at)

@@ -1,0 +1,60 @@
+"""How pynetdicom is set up: once, for the whole process, because its settings are global.
+
+It stays inside this room. What is set here keeps it quiet (its default handlers format every
+message even when nothing logs it) and tolerant (its validators end associations over AE titles and
+UIDs that real devices send; we judge those ourselves, with an answer that says why).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+from pynetdicom import AE, _config
+
+from node.dicom.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+_QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)  # Linux
+
+
+def application_entity(ae_title: str) -> AE:
+    """Return a pynetdicom AE that names this implementation, and set the library up."""
+    _set_up()
+    entity = AE(ae_title=ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION
+    return entity
+
+
+def tune(connection: socket.socket, *, stall_s: float) -> None:
+    """Send answers at once, and bound how long one read or write of the peer may take."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(stall_s)
+
+
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Ask the kernel not to delay the next ACK; it forgets, so this follows every read.
+
+    A sender that leaves Nagle's algorithm on (storescu, dcmsend, devices built on DCMTK) waits
+    40 ms per instance for a delayed ACK.
+    """
+    if _QUICKACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+def _set_up() -> None:
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.CODECS = ("ascii", "latin-1")
+    _config.VALIDATORS["AE"] = _ae_title_fits
+    _config.VALIDATORS["UI"] = _any_uid
+    # Its errors are tracebacks about hostile bytes; ours say the same in words, with the peer.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+
+
+def _ae_title_fits(value: str) -> tuple[bool, str]:
+    return len(value) <= 16, "must not exceed 16 characters"
+
+
+def _any_uid(_value: str) -> tuple[bool, str]:
+    return True, ""
