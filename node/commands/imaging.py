@@ -1,0 +1,261 @@
+"""`limner segment` and `limner inspect`: stages 6-8 on a folder, without a node."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from node.commands.context import json_option, print_json, print_table
+from node.errors import setup_error
+from node.imaging.inspect import inspect_folder
+from node.settings import bundled_config
+
+if TYPE_CHECKING:
+    from node.models.card import Card
+    from node.worker.segmenting import Part, Segmented
+
+
+@click.command(name="inspect")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="NIfTI or DICOM-SEG: minimum, median, maximum inside it.",
+)
+@click.option(
+    "--nifti",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write each usable volume as NIfTI into this folder.",
+)
+def inspect(folder: Path, as_json: bool, mask: Path | None, nifti: Path | None) -> None:
+    """Say what volumes FOLDER holds, or why none. Exit code 1 if none is usable.
+
+    \b
+    Example:
+      limner inspect study/ --json
+    """
+    said = inspect_folder(folder, mask=mask, nifti=nifti)
+    volumes: list[dict[str, Any]] = said["volumes"]
+    usable = [volume for volume in volumes if volume["usable"]]
+    if as_json:
+        print_json(said)
+    else:
+        rows = [_inspect_row(volume) for volume in volumes]
+        headings = ("series", "modality", "shape", "spacing mm", "range", "usable")
+        print_table(headings, rows, empty=f"{folder} holds no DICOM series.")
+    sys.exit(0 if usable else 1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--model", "model", required=True, help="A bundled model's name, or a model folder.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where result objects go; made if absent.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--threads", type=click.IntRange(0, 256), default=0, help="0: all cores.")
+@click.option("--node-name", default="limner", show_default=True, help="Station name in results.")
+@json_option
+def segment(
+    folder: Path,
+    model: str,
+    out: Path,
+    device: str,
+    threads: int,
+    node_name: str,
+    as_json: bool,
+) -> None:
+    """Segment the volumes in FOLDER and write SEG objects to --out, by the node's own code.
+
+    Exit code 1 when no volume is usable.
+
+    \b
+    Example:
+      limner segment study/ --model lung-ct --out results/ --json
+    """
+    from node.models.memory import tune_allocator
+
+    tune_allocator()
+    from node.imaging.read import read_folder
+    from node.models.loaded import load_model
+    from node.results.write import NodeFacts
+    from node.worker.segmenting import segment_files
+
+    card = find_card(model)
+    loaded = load_model(card, device=device, threads=threads)
+    out.mkdir(parents=True, exist_ok=True)
+    with _bar() as bar:
+        found = segment_files(
+            read_folder(folder), loaded, NodeFacts(node_name, version("limner")), bar.progress
+        )
+    volumes = [_written(part, out) for part in found]
+    usable = [volume for volume in volumes if volume["usable"]]
+    summary = f"{len(usable)} of {len(volumes)} volumes segmented by {card.name} {card.version}."
+    if as_json:
+        print_json({"volumes": volumes, "summary": summary, "intended_use": card.intended_use})
+    else:
+        _print_segmented(volumes)
+        click.echo(f"{summary} {card.intended_use}")
+    sys.exit(0 if usable else 1)
+
+
+def find_card(model: str, folders: Sequence[Path] = ()) -> Card:
+    """Return the card of a model folder, or of a model by name.
+
+    Raises:
+        SetupError: There is no such model, or its card has mistakes.
+    """
+    from node.models.card import CARD_FILE, find_cards, load_card
+
+    if (Path(model) / CARD_FILE).exists():
+        return load_card(Path(model))
+    cards = find_cards((*folders, bundled_config() / "models"))
+    if model not in cards:
+        raise setup_error(
+            "model-unknown",
+            f"There is no model '{model}'.",
+            where=f"models: {', '.join(sorted(cards)) or 'none'}",
+            remedy="Name one of these, or a folder with a card.toml.",
+        )
+    return cards[model]
+
+
+def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:
+    series = f"{volume['series_uid']} part {volume['part']}"
+    if not volume["usable"]:
+        why = f"no, {volume['reason']}: {volume['explanation']}"
+        return series, volume["modality"], "-", "-", "-", why
+    low, middle, high = volume["minimum"], volume["median"], volume["maximum"]
+    return (
+        series,
+        volume["modality"],
+        " x ".join(map(str, volume["shape"])),
+        " x ".join(f"{mm:.3f}" for mm in volume["spacing_mm"]),
+        f"{low:g} / {middle:g} / {high:g} {volume['units']}",
+        "yes",
+    )
+
+
+def _written(part: Part, out: Path) -> dict[str, Any]:
+    """Write the objects of one part and return its entry of the JSON (design 10.5)."""
+    from node.worker.segmenting import Segmented
+
+    if isinstance(part, Segmented):
+        return _segmented(part, out)
+    series_uid = getattr(part, "series_uid", "")
+    return {
+        "series_uid": series_uid,
+        "part": getattr(part, "part", 1),
+        "usable": False,
+        "reason": str(getattr(part, "reason", "")),
+        "explanation": getattr(part, "explanation", ""),
+        "shape": None,
+        "spacing_mm": None,
+        "segments": [],
+        "results": [],
+        "verdict": None,
+        "seconds": {},
+    }
+
+
+def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
+    results = []
+    for result in part.results:
+        path = out / f"{result.sop_uid}.dcm"
+        path.write_bytes(result.data)
+        results.append(
+            {
+                "kind": result.kind,
+                "encoding": result.encoding,
+                "path": str(path),
+                "sop_instance_uid": result.sop_uid,
+                "series_instance_uid": result.series_uid,
+                "sha256": result.digest,
+            }
+        )
+    said = part.results[0].summary if part.results else None
+    verdict = part.segmentation.verdict
+    return {
+        "series_uid": part.plan.series_uid,
+        "part": part.plan.part,
+        "usable": True,
+        "reason": None,
+        "explanation": None,
+        "shape": list(part.plan.shape),
+        "spacing_mm": list(part.plan.spacing_mm),
+        "segments": [
+            {
+                "number": segment.number,
+                "label": segment.label,
+                "code": segment.code,
+                "voxels": segment.voxels,
+                "volume_ml": round(segment.volume_ml, 3),
+            }
+            for segment in (said.segments if said else ())
+        ],
+        "results": results,
+        "verdict": {"outcome": verdict.outcome, "reasons": list(verdict.reasons)},
+        "runtime": dict(part.segmentation.runtime),
+        "seconds": {stage: round(value, 3) for stage, value in part.seconds.items()},
+    }
+
+
+def _print_segmented(volumes: Sequence[dict[str, Any]]) -> None:
+    rows: list[tuple[object, ...]] = []
+    for volume in volumes:
+        if not volume["usable"]:
+            why = f"{volume['reason']}: {volume['explanation']}"
+            rows.append((volume["series_uid"], "-", "-", "not usable", why))
+        for each in volume["segments"]:
+            where = volume["results"][0]["path"]
+            outcome = str(volume["verdict"]["outcome"])
+            ml = f"{each['volume_ml']:.1f} ml"
+            rows.append((volume["series_uid"], each["label"], ml, outcome, where))
+    print_table(("series", "segment", "volume", "verdict", "written"), rows, empty="No DICOM.")
+
+
+class _bar:  # noqa: N801  reads as a phrase: `with _bar() as bar`
+    """A progress bar with the time that is left on a terminal; plain lines elsewhere."""
+
+    def __enter__(self) -> _bar:
+        from node.worker.segmenting import Progress
+
+        self._shown = Bar(
+            TextColumn("{task.description:8}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task: Any = None
+        self._stage = ""
+        self.progress = Progress(self._tell)
+        self._shown.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.stop()
+
+    def _tell(self, stage: str, fraction: float) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            if self._shown.disable:
+                click.echo(f"{stage} ...", err=True)
+            elif self._task is not None:
+                self._shown.remove_task(self._task)
+            self._task = None if self._shown.disable else self._shown.add_task(stage, total=1.0)
+        if self._task is not None:
+            self._shown.update(self._task, completed=fraction)
