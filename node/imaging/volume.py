@@ -7,14 +7,18 @@ asked again for everything that matters, because it may have changed since the p
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.imaging.attributes import tolerated
+from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
 from node.imaging.enhanced import frame_groups
+from node.imaging.fragments import CutShortError, read_frames
 from node.imaging.pixels import (
     LARGEST_VOXELS,
     PixelFormat,
@@ -24,7 +28,8 @@ from node.imaging.pixels import (
     value_rule,
 )
 from node.imaging.read import read_deflated
-from node.imaging.syntaxes import DEFLATED
+from node.imaging.streams import check_stream
+from node.imaging.syntaxes import COMPRESSED, DEFLATED
 from node.imaging.values import (
     PixelPlace,
     Refusal,
@@ -33,6 +38,9 @@ from node.imaging.values import (
     VolumePlan,
 )
 from node.reasons import Reason
+
+CONSTANT_END: Final = 0.05
+"""Share of rows that may suddenly be one value at the end of a decoded frame."""
 
 
 class _Refused(Exception):  # noqa: N818 - carries a value to the one place that returns it
@@ -52,8 +60,13 @@ class _Plane:
     frame: int  # from 0
 
 
-def load_volume(plan: VolumePlan) -> Volume | Refusal:
+def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Volume | Refusal:
     """Read the voxels of a plan.
+
+    Args:
+        plan: From `find_volumes`.
+        decoder: Children that decode compressed frames, for callers that read many volumes; by
+            default they are started for this volume and ended with it.
 
     Returns:
         The volume, int16 where that is exact and float32 otherwise, or a refusal that names the
@@ -62,7 +75,11 @@ def load_volume(plan: VolumePlan) -> Volume | Refusal:
     try:
         with tolerated():
             planes = _planes(plan)
-        array, padding = _fill(plan, planes)
+        with ExitStack() as stack:
+            if decoder is None:
+                decoder = stack.enter_context(FrameDecoder())
+            decoded = _decode(planes, decoder)
+        array, padding = _fill(plan, planes, decoded)
     except _Refused as refused:
         return Refusal(
             reason=refused.reason,
@@ -126,28 +143,109 @@ def _format(instance: SourceInstance, plan: VolumePlan) -> tuple[PixelPlace, Pix
     return instance.pixels, form
 
 
+def _decode(planes: list[_Plane], decoder: FrameDecoder) -> dict[int, NDArray[Any]]:
+    """Return the cells of every compressed plane by its index."""
+    by_instance: dict[int, list[int]] = defaultdict(list)
+    for index, plane in enumerate(planes):
+        if plane.place.transfer_syntax in COMPRESSED:
+            by_instance[id(plane.instance)].append(index)
+    tasks: dict[int, FrameTask] = {}
+    for indices in by_instance.values():
+        tasks |= _tasks(planes, indices)
+    decoded: dict[int, NDArray[Any]] = {}
+    for cell_bytes in sorted({task.cell_bytes for task in tasks.values()}):
+        chosen = [index for index in sorted(tasks) if tasks[index].cell_bytes == cell_bytes]
+        cells = decoder.decode([tasks[index] for index in chosen])
+        if isinstance(cells, DecodeFailure):
+            plane = planes[chosen[cells.index]]
+            raise _Refused(
+                Reason.DECODE_FAILED,
+                f"Frame {plane.frame + 1}: {cells.explanation}.",
+                plane.instance,
+            )
+        decoded |= dict(zip(chosen, cells, strict=True))
+    _refuse_constant_ends(planes, decoded)
+    return decoded
+
+
+def _tasks(planes: list[_Plane], indices: list[int]) -> dict[int, FrameTask]:
+    """Return the checked frames of one compressed instance by plane index."""
+    first = planes[indices[0]]
+    codec, form = COMPRESSED[first.place.transfer_syntax], first.form
+    try:
+        frames = read_frames(first.instance, codec, [planes[index].frame for index in indices])
+    except CutShortError as error:
+        raise _Refused(
+            Reason.TRUNCATED_FRAME, f"The pixel element: {error}.", first.instance
+        ) from error
+    except OSError as error:
+        raise _unreadable(first.instance, error) from error
+    tasks = {}
+    for index, data in zip(indices, frames, strict=True):
+        fault = check_stream(codec, data, form)
+        if fault is not None:
+            raise _Refused(
+                fault[0], f"Frame {planes[index].frame + 1}: {fault[1]}.", first.instance
+            )
+        tasks[index] = FrameTask(codec, data, form.rows, form.columns, form.bits_allocated // 8)
+    return tasks
+
+
+def _refuse_constant_ends(planes: list[_Plane], decoded: dict[int, NDArray[Any]]) -> None:
+    """Refuse a frame whose lower rows are one value where its neighbours' are not.
+
+    Decoders fill what they could not decode with a constant. The lowest value of the frame is
+    air or padding, in which many slices end, so it does not count.
+    """
+    ends = {index: _constant_rows(cells) for index, cells in decoded.items()}
+    for index, cells in decoded.items():
+        beside = [ends[near] for near in (index - 1, index + 1) if near in ends]
+        sudden = ends[index] - max(beside, default=ends[index])
+        if sudden > CONSTANT_END * len(cells) and cells[-1, -1] != cells.min():
+            plane = planes[index]
+            raise _Refused(
+                Reason.TRUNCATED_FRAME,
+                f"The last {ends[index]} rows of frame {plane.frame + 1} are one value, "
+                f"where its neighbours are not.",
+                plane.instance,
+            )
+
+
+def _constant_rows(cells: NDArray[Any]) -> int:
+    """Return how many rows at the end hold only the last value."""
+    differs = (cells != cells[-1, -1]).any(axis=1)
+    return int(differs[::-1].argmax()) if differs.any() else len(cells)
+
+
 def _fill(
-    plan: VolumePlan, planes: list[_Plane]
+    plan: VolumePlan, planes: list[_Plane], decoded: dict[int, NDArray[Any]]
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], NDArray[np.bool_] | None]:
     """Read and convert every plane; int16 first where the headers allow it."""
     if all(plane.rule.integral and not plane.form.floating for plane in planes):
         whole: NDArray[np.int16] = np.empty(plan.shape, dtype=np.int16)
-        fits, padding = _convert_into(whole, planes)
+        fits, padding = _convert_into(whole, planes, decoded)
         if fits:
             return whole, padding
         del whole
     real: NDArray[np.float32] = np.empty(plan.shape, dtype=np.float32)
-    return real, _convert_into(real, planes)[1]
+    return real, _convert_into(real, planes, decoded)[1]
 
 
-def _convert_into(out: NDArray[Any], planes: list[_Plane]) -> tuple[bool, NDArray[np.bool_] | None]:
+def _convert_into(
+    out: NDArray[Any], planes: list[_Plane], decoded: dict[int, NDArray[Any]]
+) -> tuple[bool, NDArray[np.bool_] | None]:
     """Fill `out`; return whether all values fitted, and where padding lies."""
     padding: NDArray[np.bool_] | None = None
     with _NativeReader() as reader:
         for index, plane in enumerate(planes):
-            cells = reader.read(plane, out[index])
+            if index in decoded:
+                # A copy, because a second pass into float32 may need the cells once more. What
+                # a decoder returns has its own precision; HighBit is about native cells.
+                cells, high_bit = decoded[index].copy(), plane.form.bits_stored - 1
+            else:
+                cells, high_bit = reader.read(plane, out[index]), plane.form.high_bit
             fits, found = convert_plane(
-                cells, plane.form, plane.rule, out[index], high_bit=plane.form.high_bit
+                cells, plane.form, plane.rule, out[index], high_bit=high_bit
             )
             if not fits:
                 return False, None
@@ -234,12 +332,16 @@ class _NativeReader:
             else:
                 self._descriptor = os.open(file.path, os.O_RDONLY)
         except (OSError, ValueError) as error:
-            raise _Refused(
-                Reason.BAD_HEADER,
-                f"{file.path.name} can no longer be read ({type(error).__name__}).",
-                plane.instance,
-            ) from error
+            raise _unreadable(plane.instance, error) from error
         self._instance = plane.instance
+
+
+def _unreadable(instance: SourceInstance, error: Exception) -> _Refused:
+    return _Refused(
+        Reason.BAD_HEADER,
+        f"{instance.file.path.name} can no longer be read ({type(error).__name__}).",
+        instance,
+    )
 
 
 def _truncated(plane: _Plane, what: str) -> _Refused:
