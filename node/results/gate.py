@@ -111,14 +111,13 @@ def _same(seg: Dataset, header: Dataset, tag: int) -> bool:
         return False
     if dictionary_VR(tag) == "SQ":
         return bool(seg[tag] == header[tag])
-    source = _raw(header, tag)
-    if source[-1:] in (b" ", b"\0") or len(source) % 2 == 0:
-        return _raw(seg, tag) == source
-    return _raw(seg, tag) in (source + b" ", source + b"\0")
+    source, found = _raw(header, tag), _raw(seg, tag)
+    # An odd length is the sender's mistake and must be padded; nothing else may differ.
+    return found == source or (len(source) % 2 == 1 and found[:-1] == source)
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:
-    """Return an element's bytes as they stood in the file."""
+    """Return an element's bytes as they stood in the file; a decoded character set as text."""
     if tag not in dataset:
         return b""
     held = dataset.get_item(tag)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from node.imaging.values import Volume
+from node.imaging.values import Volume, VolumePlan
 from node.results.sources import dataset_digest
 
 ENCODER_VERSION: Final = "1"
@@ -45,7 +45,7 @@ def result_key(
     ).hex()
 
 
-def volume_inputs(volume: Volume) -> tuple[str, ...]:
+def volume_inputs(volume: Volume | VolumePlan) -> tuple[str, ...]:
     """Return one line per instance: UID, digest of its bytes, and which frames were used."""
     frames: dict[int, list[int]] = {}
     for piece in volume.slices:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -173,15 +172,13 @@ def build_volume(
 
 
 def _force_bytes(path: Path, raw: dict[int, bytes]) -> None:
-    """Rewrite text elements of a file with given bytes, below pydicom's own encoding."""
+    """Rewrite root elements of a file with given bytes, below pydicom's own encoding."""
     data = path.read_bytes()
-    header = dcmread(BytesIO(data), stop_before_pixels=False)
-    for tag in sorted(raw, reverse=True):
-        held = header.get_item(tag)
-        at = held.value_tell
-        value = raw[tag] + b" " * (len(raw[tag]) % 2)
-        old = held.length or 0
-        data = data[: at - 2] + len(value).to_bytes(2, "little") + value + data[at + old :]
+    for tag, given in raw.items():
+        value = given + b" " * (len(given) % 2)
+        at = data.index((tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little"))
+        end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+        data = data[: at + 6] + len(value).to_bytes(2, "little") + value + data[end:]
     path.write_bytes(data)
 
 
