@@ -1,0 +1,160 @@
+"""A private PostgreSQL server for tests: started once per session, a database per test.
+
+Import the fixtures into a conftest.py: `from postgres import postgres_server, postgres_url`. Each
+worker of pytest-xdist starts a server of its own. The server runs without fsync; where it is
+started by root it runs as the user `postgres`, because it refuses to run as root.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from storage.database import migrate
+
+_VERSIONS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_START_S: Final = 60.0
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """A running server; `url(name)` gives the address of one of its databases."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://limner@127.0.0.1:{self.port}/{database}"
+
+    def run(self, statement: str) -> None:
+        """Run one statement outside of any transaction, as CREATE DATABASE needs."""
+        url = self.url("postgres").replace("postgresql:", "postgresql+psycopg:")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as db:
+                db.execute(text(statement))
+        finally:
+            engine.dispose()
+
+    def make_database(self, template: str = "template1") -> str:
+        name = f"test_{next(_NUMBERS)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _programs() -> Path:
+    for folder in (*_VERSIONS, Path(shutil.which("postgres") or "/nowhere").parent):
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    pytest.skip("PostgreSQL's server programs are not installed")
+
+
+def _owner() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        pytest.skip("PostgreSQL refuses to run as root and there is no user `postgres`")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(programs: Path, data: Path, owner: str | None) -> PostgresServer:
+    port = _free_port()
+    command = [str(programs / "postgres"), "-D", str(data), "-F", "-p", str(port)]
+    command += ["-h", "127.0.0.1", "-k", str(data.parent)]
+    with (data.parent / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=data.parent, stdout=log, stderr=log, user=owner, extra_groups=_groups(owner)
+        )
+    return PostgresServer(port, process)
+
+
+def _groups(owner: str | None) -> list[str] | None:
+    return None if owner is None else []
+
+
+def _wait(server: PostgresServer, folder: Path) -> None:
+    until = time.monotonic() + _START_S
+    while server.process.poll() is None and time.monotonic() < until:
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"PostgreSQL did not start: {(folder / 'server.log').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server with a migrated database `limner_template`."""
+    programs, owner = _programs(), _owner()
+    folder = Path(tempfile.mkdtemp(prefix="limner-postgres-"))
+    server = None
+    try:
+        if owner is not None:
+            shutil.chown(folder, owner)
+        data = folder / "data"
+        command = [str(programs / "initdb"), "-D", str(data), "-U", "limner", "--auth=trust"]
+        command += ["--no-sync", "--encoding=UTF8", "--locale=C"]
+        subprocess.run(
+            command,
+            check=True,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            user=owner,
+            extra_groups=_groups(owner),
+        )
+        server = _start(programs, data, owner)
+        _wait(server, folder)
+        server.run("CREATE DATABASE limner_template")
+        migrate(server.url("limner_template"))
+        yield server
+    finally:
+        if server is not None:
+            server.process.send_signal(signal.SIGINT)  # fast shutdown
+            try:
+                server.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.process.kill()
+                server.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a fresh database with all tables."""
+    name = postgres_server.make_database("limner_template")
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a fresh database without tables."""
+    name = postgres_server.make_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
