@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node.dicom.admission import Admission, Caller, Rejection
 from node.dicom.statuses import SUCCESS
@@ -32,8 +33,7 @@ class Incoming:
     dataset: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SopReference:
+class SopReference(NamedTuple):
     """An instance that a commitment is about."""
 
     sop_class: str

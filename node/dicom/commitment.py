@@ -11,7 +11,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as ItemSequence
 
-from node.dicom.callbacks import CommitReport, SopReference
+from node.dicom.callbacks import CommitReport
 from node.dicom.statuses import PROCESSING_FAILURE
 
 STORAGE_COMMITMENT: Final = "1.2.840.10008.1.20.1"
@@ -31,8 +31,8 @@ _REASONS: Final = {
 }
 
 
-def request_message(transaction_uid: str, references: Sequence[SopReference]) -> Dataset:
-    """Return the information of an N-ACTION."""
+def request_message(transaction_uid: str, references: Sequence[tuple[str, str]]) -> Dataset:
+    """Return the information of an N-ACTION about (SOP class, SOP instance) pairs."""
     message = Dataset()
     message.TransactionUID = transaction_uid
     message.ReferencedSOPSequence = ItemSequence([_item(one) for one in references])
@@ -41,8 +41,8 @@ def request_message(transaction_uid: str, references: Sequence[SopReference]) ->
 
 def report_message(
     transaction_uid: str,
-    committed: Sequence[SopReference],
-    failed: Mapping[SopReference, int],
+    committed: Sequence[tuple[str, str]],
+    failed: Mapping[tuple[str, str], int],
 ) -> Dataset:
     """Return the information of an N-EVENT-REPORT."""
     message = Dataset()
@@ -81,8 +81,7 @@ def reason_in_words(reason: int) -> str:
     return f"{reason:04X}: {_REASONS.get(reason, 'a reason of its own')}"
 
 
-def _item(reference: SopReference) -> Dataset:
+def _item(reference: tuple[str, str]) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = reference.sop_class
-    item.ReferencedSOPInstanceUID = reference.sop_uid
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference
     return item

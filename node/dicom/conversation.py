@@ -6,7 +6,6 @@ Everything that knows pynetdicom's events is in this file.
 
 from __future__ import annotations
 
-import socket
 import threading
 from io import BytesIO
 from typing import Final, cast
@@ -18,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE, N_ACTION, N_EVENT_REPORT
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dicom.admission import STOPPING, TOO_MANY, Admission, Caller, Rejection, Service
 from node.dicom.callbacks import (
@@ -30,7 +29,7 @@ from node.dicom.callbacks import (
     SopReference,
 )
 from node.dicom.commitment import read_report
-from node.dicom.library import acknowledge_at_once, tune
+from node.dicom.library import bound_reads, tune
 from node.dicom.statuses import (
     NOT_AUTHORISED,
     OUT_OF_RESOURCES,
@@ -131,36 +130,11 @@ class Connection(RequestHandler):
         tune(self.request, stall_s=floor.limits.stall_s)
         assoc = super()._create_association()
         if assoc.dul.socket is not None:
-            _bound_reads(assoc.dul.socket, self.request, floor.limits.max_pdu + _BEYOND_PDU)
+            bound_reads(assoc.dul.socket, self.request, floor.limits.max_pdu + _BEYOND_PDU)
         # Closed until admission has said what is open.
         assoc.acceptor.supported_contexts = []
         Conversation(assoc, floor).listen()
         return assoc
-
-
-def _bound_reads(transport: AssociationSocket, connection: socket.socket, longest: int) -> None:
-    """Replace the reads of one connection: one buffer, and no PDU beyond `longest` bytes.
-
-    pynetdicom reads whatever length a PDU claims, up to 4 GiB from anybody, in pieces of 4 KiB.
-    """
-
-    def recv(wanted: int) -> bytearray:
-        if wanted > longest:
-            raise OSError(f"A PDU claims {wanted} bytes, more than {longest}.")
-        buffer = bytearray(wanted)
-        got = 0
-        with memoryview(buffer) as view:
-            while got < wanted:
-                count = connection.recv_into(view[got:])
-                if not count:
-                    break
-                got += count
-                acknowledge_at_once(connection)
-        del buffer[got:]
-        return buffer
-
-    # The library has no other place for it: it makes its own transport in the constructor.
-    transport.recv = recv  # type: ignore[method-assign, assignment]
 
 
 class Conversation:

@@ -12,6 +12,7 @@ import socket
 from typing import Final
 
 from pynetdicom import AE, _config
+from pynetdicom.transport import AssociationSocket
 
 from node.dicom.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -33,7 +34,32 @@ def tune(connection: socket.socket, *, stall_s: float) -> None:
     connection.settimeout(stall_s)
 
 
-def acknowledge_at_once(connection: socket.socket) -> None:
+def bound_reads(transport: AssociationSocket, connection: socket.socket, longest: int) -> None:
+    """Replace the reads of one connection: one buffer, and no PDU beyond `longest` bytes.
+
+    pynetdicom reads whatever length a PDU claims, up to 4 GiB from anybody, in pieces of 4 KiB.
+    """
+
+    def recv(wanted: int) -> bytearray:
+        if wanted > longest:
+            raise OSError(f"A PDU claims {wanted} bytes, more than {longest}.")
+        buffer = bytearray(wanted)
+        got = 0
+        with memoryview(buffer) as view:
+            while got < wanted:
+                count = connection.recv_into(view[got:])
+                if not count:
+                    break
+                got += count
+                _acknowledge_at_once(connection)
+        del buffer[got:]
+        return buffer
+
+    # The library has no other place for it: it makes its own transport in the constructor.
+    transport.recv = recv  # type: ignore[method-assign, assignment]
+
+
+def _acknowledge_at_once(connection: socket.socket) -> None:
     """Ask the kernel not to delay the next ACK; it forgets, so this follows every read.
 
     A sender that leaves Nagle's algorithm on (storescu, dcmsend, devices built on DCMTK) waits
@@ -45,6 +71,8 @@ def acknowledge_at_once(connection: socket.socket) -> None:
 
 def _set_up() -> None:
     _config.LOG_HANDLER_LEVEL = "none"
+    # Stored bytes are sent from the file as they are; the default decodes and encodes them again.
+    _config.STORE_SEND_CHUNKED_DATASET = True
     _config.CODECS = ("ascii", "latin-1")
     _config.VALIDATORS["AE"] = _ae_title_fits
     _config.VALIDATORS["UI"] = _any_uid
