@@ -10,17 +10,31 @@ The same seed gives the same labels anywhere and, with the pinned versions, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-Affine = NDArray[np.float64]
-HU = NDArray[np.int16]
-Labels = NDArray[np.uint8]
+from node.phantom.patient import ChestPatient
+from node.phantom.planes import F64, Plane, axial_affine, planes_of
+from node.phantom.render import BACKGROUND, LEFT_LUNG, RIGHT_LUNG, Slice, render
 
-BACKGROUND, RIGHT_LUNG, LEFT_LUNG = 0, 1, 2
+__all__ = [
+    "BACKGROUND",
+    "LEFT_LUNG",
+    "RIGHT_LUNG",
+    "ChestPatient",
+    "ChestStudy",
+    "ChestTruth",
+    "Lesion",
+    "axial_affine",
+    "lesions_of",
+    "sample",
+    "slice_at",
+    "volume",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +43,13 @@ class Lesion:
 
     Attributes:
         number: From 1.
-        kind: `nodule`, `mass`, `consolidation` or `effusion`.
-        side: `right` or `left`.
+        kind: `nodule` (lung by the label's rule) or `mass` (over 30 mm, not lung).
+        side: `right` or `left` of the patient's midline.
         centre_mm: Centre, LPS.
         diameter_mm: Mean diameter.
         hu: Mean attenuation.
-        volume_ml: Volume from its shape, not from counting voxels.
+        volume_ml: Volume from its shape, not from counting voxels; where lesions or organs
+            overlap, each counts whole.
     """
 
     number: int
@@ -46,36 +61,21 @@ class Lesion:
     volume_ml: float
 
 
-@dataclass(frozen=True, slots=True)
-class ChestPatient:
-    """Everything that was drawn for one seed; sampling it needs nothing else."""
-
-    seed: int
-    lung_height_mm: float
-    marker_mm: tuple[float, float, float]
-
-    @classmethod
-    def draw(cls, seed: int, *, hard: bool = False, healthy: bool = False) -> ChestPatient:
-        """Draw a patient: the same seed and options give the same patient."""
-        rng = np.random.Generator(np.random.PCG64(seed))
-        height = float(rng.uniform(190, 310))
-        return cls(seed, height, (-60.0, -60.0, 0.85 * height))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ChestTruth:
     """What is known of a study.
 
     Attributes:
-        organs_ml: Volume inside the sampled grid by name (`right lung`, `left lung`, `body`,
-            `heart`, ...), from sub-voxel coverage.
-        lesions: Every lesion, inside the grid or not.
-        marker_mm: Centre of the calcified marker, right-anterior-superior, LPS.
+        organs_ml: Volume inside the sampled grid by name, from sub-voxel coverage: `body`,
+            `right lung`, `left lung`, `heart`, `spine`, `airway`, `abdomen` (what of the cage
+            lies under the diaphragm), `effusion`, `consolidation` (with masses).
+        lesions: Nodules and masses, inside the grid or not.
+        marker_mm: Centre of the calcified marker, right-anterior-superior, LPS, or None.
     """
 
     organs_ml: Mapping[str, float]
     lesions: tuple[Lesion, ...]
-    marker_mm: tuple[float, float, float]
+    marker_mm: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +83,8 @@ class ChestStudy:
     """One sampled volume.
 
     Attributes:
-        hu: int16 [slice, row, column], z ascending.
+        hu: int16 [slice, row, column], z ascending. Beyond the circle of reconstruction it may
+            hold -2000 or -3024, as some scanners write.
         labels: uint8, same shape: 0 background, 1 right lung, 2 left lung.
         affine: float64 (4, 4), index [slice, row, column, 1] to LPS mm.
         spacing_mm: Distance of slices, rows, columns.
@@ -92,9 +93,9 @@ class ChestStudy:
         patient: Who it is.
     """
 
-    hu: HU
-    labels: Labels
-    affine: Affine
+    hu: NDArray[np.int16]
+    labels: NDArray[np.uint8]
+    affine: F64
     spacing_mm: tuple[float, float, float]
     thickness_mm: float
     truth: ChestTruth
@@ -103,11 +104,11 @@ class ChestStudy:
 
 def sample(
     patient: ChestPatient,
-    affine: Affine,
+    affine: F64,
     shape: tuple[int, int, int],
     *,
     thickness_mm: float | None = None,
-) -> tuple[HU, Labels]:
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Sample any grid: axial, coronal, oblique.
 
     Args:
@@ -119,19 +120,8 @@ def sample(
     Returns:
         HU int16 and labels uint8 of that shape.
     """
-    s, r, c = np.indices(shape, sparse=True)
-    x, y, z = (
-        affine[k, 0] * s + affine[k, 1] * r + affine[k, 2] * c + affine[k, 3] for k in range(3)
-    )
-    t = z / patient.lung_height_mm
-    cap = np.sqrt(np.clip(1 - (2 * t - 1) ** 2, 0, 1)) + 1e-3
-    body = (x / 170) ** 2 + (y / 115) ** 2 < 1
-    right = ((x + 70) / (52 * cap)) ** 2 + ((y - 5) / (80 * cap)) ** 2 < 1
-    left = ((x - 75) / (46 * cap)) ** 2 + ((y - 5) / (80 * cap)) ** 2 < 1
-    labels = np.where(right, 1, np.where(left, 2, 0)).astype(np.uint8)
-    marker = sum((a - b) ** 2 for a, b in zip((x, y, z), patient.marker_mm, strict=True)) < 16
-    hu = np.where(labels > 0, -850, np.where(body, 40, -1000))
-    hu = np.where(marker, 900, hu).astype(np.int16)
+    thickness = thickness_mm or float(np.linalg.norm(affine[:3, 0]))
+    hu, labels, _ = _stack(patient, planes_of(affine, shape, thickness))
     return hu, labels
 
 
@@ -142,7 +132,7 @@ def slice_at(
     rows: int = 512,
     columns: int = 512,
     spacing_mm: tuple[float, float] | None = None,
-    centre_mm: tuple[float, float] = (0.0, 0.0),
+    centre_mm: tuple[float, float] | None = None,
     thickness_mm: float = 3.0,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Sample one axial slice, rows to the back, columns to the left.
@@ -153,37 +143,22 @@ def slice_at(
         rows: Rows.
         columns: Columns.
         spacing_mm: Row and column distance; the patient's own field of view when None.
-        centre_mm: x and y of the image centre.
+        centre_mm: x and y of the image centre; the patient's own when None.
         thickness_mm: Slice thickness.
 
     Returns:
         HU int16 and labels uint8, both [row, column].
     """
-    row, column = spacing_mm or (400.0 / rows, 400.0 / columns)
+    side = patient.formation.field_mm / max(rows, columns)
+    row, column = spacing_mm or (side, side)
     affine = axial_affine(
-        z_mm, (rows, columns), spacing_mm=(1.0, row, column), centre_mm=centre_mm
+        z_mm,
+        (rows, columns),
+        spacing_mm=(1.0, row, column),
+        centre_mm=centre_mm or patient.formation.centre_mm,
     )
     hu, labels = sample(patient, affine, (1, rows, columns), thickness_mm=thickness_mm)
     return hu[0], labels[0]
-
-
-def axial_affine(
-    z_mm: float,
-    shape: tuple[int, int],
-    *,
-    spacing_mm: tuple[float, float, float],
-    centre_mm: tuple[float, float],
-) -> Affine:
-    """Return the affine of an axial stack whose first slice lies at `z_mm`."""
-    dz, dy, dx = spacing_mm
-    affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = dz, dy, dx, 1
-    affine[:3, 3] = (
-        centre_mm[0] - dx * (shape[1] - 1) / 2,
-        centre_mm[1] - dy * (shape[0] - 1) / 2,
-        z_mm,
-    )
-    return affine
 
 
 def volume(
@@ -198,6 +173,8 @@ def volume(
     start_mm: float | None = None,
     hard: bool = False,
     healthy: bool = False,
+    marker: bool = True,
+    nodules: Sequence[tuple[float, float]] = (),
 ) -> ChestStudy:
     """Draw a patient and sample an axial volume over the lungs.
 
@@ -212,30 +189,76 @@ def volume(
         centre_mm: x and y of the image centre; the patient's own when None.
         start_mm: z of the first slice; None centres the stack on the lungs.
         hard: The hard profile: disease, gas, plates, wide field of view, noise.
-        healthy: No disease.
+        healthy: No disease but a few nodules.
+        marker: With the calcified marker.
+        nodules: Further nodules on order, as (diameter in mm, HU).
 
     Returns:
         The study, z ascending.
     """
-    patient = ChestPatient.draw(seed, hard=hard, healthy=healthy)
+    patient = ChestPatient.draw(seed, hard=hard, healthy=healthy, marker=marker, nodules=nodules)
     height = patient.lung_height_mm
-    spacing = spacing_mm or (1.1 * height / slices, 400.0 / rows, 400.0 / columns)
+    side = patient.formation.field_mm / max(rows, columns)
+    spacing = spacing_mm or ((height + 40) / slices, side, side)
     z0 = (height - (slices - 1) * spacing[0]) / 2 if start_mm is None else start_mm
     affine = axial_affine(
-        z0, (rows, columns), spacing_mm=spacing, centre_mm=centre_mm or (0.0, 0.0)
+        z0,
+        (rows, columns),
+        spacing_mm=spacing,
+        centre_mm=centre_mm or patient.formation.centre_mm,
     )
-    hu, labels = sample(patient, affine, (slices, rows, columns), thickness_mm=thickness_mm)
+    thickness = thickness_mm or spacing[0]
+    planes = planes_of(affine, (slices, rows, columns), thickness)
+    hu, labels, sums = _stack(patient, planes)
     ml = float(np.prod(spacing)) / 1000
-    organs = {
-        "right lung": float((labels == RIGHT_LUNG).sum()) * ml,
-        "left lung": float((labels == LEFT_LUNG).sum()) * ml,
-    }
     return ChestStudy(
         hu=hu,
         labels=labels,
         affine=affine,
         spacing_mm=spacing,
-        thickness_mm=thickness_mm or spacing[0],
-        truth=ChestTruth(organs, (), patient.marker_mm),
+        thickness_mm=thickness,
+        truth=ChestTruth(
+            organs_ml={name: total * ml for name, total in sums.items()},
+            lesions=lesions_of(patient),
+            marker_mm=patient.marker_mm,
+        ),
         patient=patient,
     )
+
+
+def lesions_of(patient: ChestPatient) -> tuple[Lesion, ...]:
+    """Return the patient's nodules and masses with their exact volumes."""
+    found = []
+    for number, lump in enumerate(patient.disease.lumps, start=1):
+        middle = float(patient.trunk.middle_x(np.float32(lump.centre[2])))
+        found.append(
+            Lesion(
+                number=number,
+                kind="mass" if lump.is_mass else "nodule",
+                side="right" if lump.centre[0] < middle else "left",
+                centre_mm=lump.centre,
+                diameter_mm=lump.diameter_mm,
+                hu=lump.hu,
+                volume_ml=lump.volume_ml(),
+            )
+        )
+    return tuple(found)
+
+
+def _stack(
+    patient: ChestPatient, planes: Sequence[Plane]
+) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, float]]:
+    """Render slices two at a time, straight into the arrays: no volume of floats is kept."""
+    shape = (len(planes), *planes[0].shape)
+    hu = np.empty(shape, np.int16)
+    labels = np.empty(shape, np.uint8)
+    sums: list[dict[str, float]] = [{} for _ in planes]
+
+    def one(k: int) -> None:
+        done: Slice = render(patient, planes[k])
+        hu[k], labels[k] = done.hu, done.labels
+        sums[k] = {name: float(cover.sum()) for name, cover in done.covers.items()}
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(one, range(len(planes))))
+    return hu, labels, {name: sum(s[name] for s in sums) for name in sums[0]}
