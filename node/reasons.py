@@ -6,6 +6,7 @@ output, the page's sentence and the manual cannot differ.
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 
 
@@ -40,7 +41,8 @@ class Reason(StrEnum):
 SENTENCES: dict[Reason, str] = {
     Reason.NO_GEOMETRY: "Image position, orientation or pixel spacing is absent or malformed, "
     "so no voxel has a place in the patient.",
-    Reason.NO_FRAME_OF_REFERENCE: "The instances carry no Frame of Reference UID.",
+    Reason.NO_FRAME_OF_REFERENCE: "Instances carry no Frame of Reference UID where others do, or "
+    "where a result needs one.",
     Reason.TOO_FEW_SLICES: "There are fewer than three slices (or two whose distance nothing "
     "confirms); a volume needs more, unless the model's card says otherwise.",
     Reason.MISSING_SLICES: "One or more slices are missing inside the stack.",
@@ -54,7 +56,10 @@ SENTENCES: dict[Reason, str] = {
     "same step, as with a tilted gantry.",
     Reason.MOVING_ORIGIN: "Slices are shifted within their plane irregularly.",
     Reason.NOT_GREYSCALE: "The pixels are colour, not one grey channel.",
-    Reason.DERIVED: "The images are derived or secondary, not a measured volume.",
+    Reason.DERIVED: "The images are no measured volume: secondary captures, projections, results "
+    "such as segmentations, or images that are DERIVED and SECONDARY at once in ImageType and "
+    "whose value 3 does not say that they are slices (AXIAL, REFORMATTED, MPR, ...). DERIVED "
+    "alone refuses nothing.",
     Reason.LOCALIZER: "The images are localizers (scouts).",
     Reason.NOT_AN_IMAGE: "The object holds no image pixels.",
     Reason.AMBIGUOUS_VOLUME: "Several volumes fit equally well and nothing says which is meant.",
@@ -63,7 +68,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TRUNCATED_FRAME: "A frame has fewer bytes than its header promises.",
     Reason.DECODE_MISMATCH: "The compressed stream and the header disagree on size or precision.",
     Reason.DECODE_FAILED: "A frame could not be decoded.",
-    Reason.BAD_HEADER: "A header could not be read.",
+    Reason.BAD_HEADER: "A header could not be read or contradicts itself.",
     Reason.NOT_ACCEPTED: "The model's card does not accept a series of this kind.",
 }
 
@@ -78,5 +83,10 @@ def reasons_page() -> str:
     rows = "".join(f"| `{reason}` | {SENTENCES[reason]} |\n" for reason in Reason)
     return (
         "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume. Made from "
-        "`node/reasons.py`; the codes are stable.\n\n| code | meaning |\n|---|---|\n" + rows
+        "`node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
+        "| code | meaning |\n|---|---|\n" + rows
     )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reasons_page())
