@@ -33,6 +33,18 @@ from storage.errors import (
 from storage.file_system import file_system_type, refuse_network
 from storage.migrations import apply_migrations, schema_revisions
 
+__all__ = [
+    "Connection",
+    "Engine",
+    "check_schema",
+    "migrate",
+    "now_ms",
+    "open_engine",
+    "reading",
+    "set_clock_offset",
+    "writing",
+]
+
 BUSY_TIMEOUT_MS: Final = 10_000
 """How long SQLite waits for another writer. Write transactions here take milliseconds; one that
 waits longer means a process that hangs with the lock, and `StorageAway` is the better answer."""

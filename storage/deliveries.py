@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, String, bindparam, select, text, update
 
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all, read_one
@@ -176,7 +176,8 @@ def claim(
         not_peers: Peers with which enough associations are open.
     """
     statement = text(CLAIM[db.dialect.name]).bindparams(
-        bindparam("states", expanding=True), bindparam("not_peers", expanding=True)
+        bindparam("states", expanding=True, type_=String()),
+        bindparam("not_peers", expanding=True, type_=String()),
     )
     values: dict[str, Any] = {"worker": worker, "lease_ms": lease_ms, "now_ms": now_ms(db)}
     values |= {"states": [state.value for state in states], "not_peers": list(not_peers)}
@@ -548,6 +549,7 @@ def _change(
     delivery_id: int,
     attempt: int,
     worker: str,
+    /,  # `worker` is also a column among the values
     *,
     leaves: Sequence[DeliveryState],
     **values: Any,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, String, bindparam, func, select, text, update
 
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all, read_one
@@ -232,7 +232,9 @@ def claim(
         kinds: The kinds of jobs that it can do.
     """
     at_ms = now_ms(db)
-    statement = text(CLAIM[db.dialect.name]).bindparams(bindparam("kinds", expanding=True))
+    statement = text(CLAIM[db.dialect.name]).bindparams(
+        bindparam("kinds", expanding=True, type_=String())
+    )
     values = {"worker": worker, "lease_ms": lease_ms, "now_ms": at_ms, "kinds": list(kinds)}
     job_id = db.execute(statement, values).scalar_one_or_none()
     job = None if job_id is None else find_job(db, job_id)
