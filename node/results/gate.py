@@ -8,27 +8,46 @@ the writer. Sentences name attributes, UIDs and frame numbers, never a patient's
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.uid import ExplicitVRLittleEndian
 
 from node.errors import PeerError
 from node.imaging.values import Floats, Refusal, Segmentation, Volume
 from node.results.identity import IDENTITY_TAGS
+from node.results.part10 import file_head
 from node.results.planes import read_planes
-from node.results.reader import PlacedFrame, open_segmentation, placed_frames, slice_of
+from node.results.reader import open_segmentation, placed_frames, slice_of
 from node.results.sources import dataset_start, open_header
 from node.results.uids import content_uid
 
 _SAME_PERSON: Final = (0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x0020000D)
 """Name, ID, issuer, birth date, sex, study: compared with every instance, not only the first."""
 
-_MALFORMED: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError, EOFError)
-"""What pydicom and numpy raise on a dataset that is not what it should be."""
+_MALFORMED: Final = (
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom and numpy raise on a dataset that is not what it should be.
+
+An OSError of pydicom's means bytes that end too early; the source files, whose own OSError must
+reach the caller, are read before anything is caught.
+"""
 
 _SAME_RATIO: Final = 1e-4
 """Spacings that differ by less are equal; a metre of slices is then right to 0.1 mm."""
@@ -47,6 +66,7 @@ def check_result(data: bytes, volume: Volume, segmentation: Segmentation) -> tup
         volume: The source, with its files.
         segmentation: The labels and segments that were meant.
     """
+    headers = [open_header(instance.file) for instance in volume.instances]
     try:
         seg = open_segmentation(data)
     except PeerError as error:
@@ -55,7 +75,7 @@ def check_result(data: bytes, volume: Volume, segmentation: Segmentation) -> tup
         return (f"The object cannot be read: {type(error).__name__}.",)
     checks = (
         _name(data, seg, volume),
-        _identity(seg, volume),
+        _identity(seg, volume, headers),
         _references(seg, volume),
         _segments(seg, segmentation),
         _geometry(seg, volume),
@@ -77,9 +97,9 @@ def _said(check: Iterator[str]) -> Iterator[str]:
 
 
 def _name(data: bytes, seg: Dataset, volume: Volume) -> Iterator[str]:
-    if seg.file_meta.MediaStorageSOPInstanceUID != seg.SOPInstanceUID:
-        yield "The file meta group names another SOP Instance UID than the dataset."
     held = dataset_start(data)
+    if data[:held] != file_head(seg.SOPClassUID, seg.SOPInstanceUID, ExplicitVRLittleEndian):
+        yield "The file meta group does not belong to the dataset behind it."
     at = data.index(b"\x08\x00\x18\x00UI", held)
     end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
     digest = hashlib.sha256(memoryview(data)[held:at])
@@ -90,8 +110,7 @@ def _name(data: bytes, seg: Dataset, volume: Volume) -> Iterator[str]:
         yield "The result stands in the series of its source."
 
 
-def _identity(seg: Dataset, volume: Volume) -> Iterator[str]:
-    headers = [open_header(instance.file) for instance in volume.instances]
+def _identity(seg: Dataset, volume: Volume, headers: Sequence[Dataset]) -> Iterator[str]:
     for tag in IDENTITY_TAGS:
         if not _same(seg, headers[0], tag):
             yield f"{keyword_for_tag(tag)} is not what the source says."
@@ -196,7 +215,7 @@ def _voxels(seg: Dataset, volume: Volume, segmentation: Segmentation) -> Iterato
             yield f"Frame {frame.number} covers voxels of another segment."
         labels[index][frame.mask] = frame.segment
         voxels[frame.segment] += int(frame.mask.sum())
-        moments[frame.segment] += _moment(frame)
+        moments[frame.segment] += _moment(frame.mask, frame.affine, 0)
     if not np.array_equal(labels, segmentation.labels):
         yield (
             f"{int((labels != segmentation.labels).sum())} voxels have another label than was "
@@ -205,10 +224,18 @@ def _voxels(seg: Dataset, volume: Volume, segmentation: Segmentation) -> Iterato
     yield from _centres(voxels, moments, volume, segmentation)
 
 
-def _moment(frame: PlacedFrame) -> Floats:
-    """Return the sum of the positions of a frame's voxels in LPS mm."""
-    rows, columns = np.nonzero(frame.mask)
-    total: Floats = frame.affine[:3] @ np.array([0, rows.sum(), columns.sum(), rows.size])
+def _moment(mask: NDArray[np.bool_], affine: Floats, index: int) -> Floats:
+    """Return the sum of the LPS positions in mm of the voxels of a mask on one slice."""
+    in_row, in_column = mask.sum(axis=1), mask.sum(axis=0)
+    count = int(in_row.sum())
+    total: Floats = affine[:3] @ np.array(
+        [
+            index * count,
+            in_row @ np.arange(in_row.size),
+            in_column @ np.arange(in_column.size),
+            count,
+        ]
+    )
     return total
 
 
@@ -219,16 +246,22 @@ def _centres(
     segmentation: Segmentation,
 ) -> Iterator[str]:
     """Compare number of voxels and centre of each segment with what the labels say."""
+    meant = np.zeros_like(voxels)
+    meant_moments = np.zeros_like(moments)
+    for index, plane in enumerate(segmentation.labels):
+        counts = np.bincount(plane.ravel(), minlength=len(voxels))
+        meant += counts
+        for number in np.flatnonzero(counts[1:]) + 1:
+            meant_moments[number] += _moment(plane == number, volume.affine, index)
     tolerance = _SAME_CENTRE * min(volume.spacing_mm)
-    for number in range(1, len(voxels)):
-        where = np.argwhere(segmentation.labels == number)
-        if len(where) != voxels[number]:
+    for segment in range(1, len(voxels)):
+        if meant[segment] != voxels[segment]:
             yield (
-                f"Segment {number} has {voxels[number]} voxels in the object and {len(where)} "
-                "in the labels."
+                f"Segment {segment} has {voxels[segment]} voxels in the object and "
+                f"{meant[segment]} in the labels."
             )
-        elif len(where):
-            meant = volume.affine[:3] @ np.r_[where.mean(axis=0), 1.0]
-            off = float(np.abs(moments[number] / voxels[number] - meant).max())
+        elif voxels[segment] > 0:
+            apart = np.abs(moments[segment] - meant_moments[segment]).max()
+            off = float(apart) / int(voxels[segment])
             if off > tolerance:
-                yield f"Segment {number} lies {off:.2f} mm from where it was computed."
+                yield f"Segment {segment} lies {off:.2f} mm from where it was computed."

@@ -31,6 +31,10 @@ _SAMPLES: Final = 200_000
 
 _OPACITY: Final = 0.18
 _QUALITY: Final = 82
+"""JPEG, with colour at full resolution: an outline of one pixel fades otherwise."""
+
+_WHITE: Final = (255, 255, 255)
+_BLACK: Final = (0, 0, 0)
 
 
 def overlay_pictures(
@@ -63,7 +67,7 @@ def overlay_pictures(
         picture = Image.fromarray(_overlaid(np.asarray(shown), np.asarray(drawn), colours))
         _write_letters(picture, letters)
         stream = BytesIO()
-        picture.save(stream, "JPEG", quality=_QUALITY)
+        picture.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
         pictures.append(stream.getvalue())
     return pictures
 
@@ -160,4 +164,4 @@ def _write_letters(picture: Image.Image, letters: tuple[str, str, str, str]) -> 
         (width // 2, height - 13),
     )
     for letter, place in zip(letters, places, strict=True):
-        draw.text(place, letter, fill=(255, 255, 255))
+        draw.text(place, letter, fill=_WHITE, stroke_width=1, stroke_fill=_BLACK)

@@ -30,14 +30,10 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from node.imaging.values import Labels, Refusal, Segmentation, Volume
 from node.results.explicit import element, sequence
 from node.results.identity import Identity, read_identity
+from node.results.part10 import file_head
 from node.results.planes import Plane, Planes, read_planes
 from node.results.template import NodeFacts, equipment_sequence, seg_template
-from node.results.uids import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    content_uid,
-    derived_uid,
-)
+from node.results.uids import content_uid, derived_uid
 
 _SOP_INSTANCE_UID: Final = 0x00080018
 _FRAMES_AT_ONCE: Final = 8
@@ -320,13 +316,5 @@ def _file(elements: dict[int, bytes]) -> tuple[bytes, str]:
         digest.update(one)
     sop_uid = content_uid(digest.hexdigest())
     elements = elements | {_SOP_INSTANCE_UID: element(_SOP_INSTANCE_UID, "UI", sop_uid.encode())}
-    meta = (
-        element(0x00020001, "OB", b"\x00\x01")
-        + element(0x00020002, "UI", SegmentationStorage.encode())
-        + element(0x00020003, "UI", sop_uid.encode())
-        + element(0x00020010, "UI", ExplicitVRLittleEndian.encode())
-        + element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode())
-        + element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode())
-    )
-    head = bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(meta))) + meta
+    head = file_head(SegmentationStorage, sop_uid, ExplicitVRLittleEndian)
     return b"".join([head, *(elements[tag] for tag in sorted(elements))]), sop_uid

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from node.errors import PeerError
 from node.imaging.values import Refusal, Segmentation, Volume
 from node.results.gate import check_result
+from node.results.part10 import file_head
 from node.results.reader import read_segmentation
 from node.results.sources import dataset_start
 from node.results.uids import content_uid
@@ -38,15 +40,16 @@ def good(volume: Volume, segmentation: Segmentation) -> bytes:
 def signed(seg: Dataset) -> bytes:
     """Return a dataset as bytes under the UID that follows from them."""
     del seg.SOPInstanceUID
-    seg.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     stream = BytesIO()
     seg.save_as(stream, enforce_file_format=True)
     data = stream.getvalue()
     uid = content_uid(hashlib.sha256(data[dataset_start(data) :]).hexdigest())
-    seg.SOPInstanceUID = seg.file_meta.MediaStorageSOPInstanceUID = uid
+    seg.SOPInstanceUID = uid
     stream = BytesIO()
     seg.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
+    data = stream.getvalue()
+    head = file_head(SegmentationStorage, uid, ExplicitVRLittleEndian)
+    return head + data[dataset_start(data) :]
 
 
 def _frames(seg: Dataset) -> np.ndarray:
@@ -278,3 +281,17 @@ def test_a_result_of_another_series_is_not_read_on_this_grid(
     with pytest.raises(PeerError, match="does not lie on a slice"):
         read_segmentation(data, elsewhere)
     assert check_result(data, elsewhere, segmentation)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom tells about each damage that it sees
+def test_no_damage_passes_or_breaks_the_gate(case: tuple[Volume, Segmentation, bytes]) -> None:
+    volume, segmentation, data = case
+    rng = np.random.default_rng(5)
+    for _ in range(150):
+        damaged = bytearray(data)
+        at = int(rng.integers(128, len(data)))
+        if rng.random() < 0.5:
+            damaged[at] ^= int(rng.integers(1, 256))
+        else:
+            del damaged[at : at + int(rng.integers(1, 60))]
+        assert check_result(bytes(damaged), volume, segmentation), at
