@@ -70,7 +70,6 @@ def make_templates() -> Environment:
         "size": words.size,
         "person": words.person,
         "dicom_date": words.dicom_date,
-        "tail": words.tail,
     }
     return templates
 

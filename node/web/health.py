@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import shutil
 from collections.abc import Iterable
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -17,6 +18,8 @@ from starlette.responses import PlainTextResponse, Response
 from node.web.context import Web, web_of
 from storage.database import check_schema
 from storage.errors import StorageError
+
+MEBI: Final = 1024 * 1024
 
 
 def live(_request: Request) -> Response:
@@ -43,7 +46,7 @@ def _faults(web: Web) -> Iterable[str]:
     except OSError:
         yield "The folder of the stored objects cannot be read. Check the disk."
     else:
-        if free < web.settings.storage.reserve_mb * 1024 * 1024:
+        if free < web.settings.storage.reserve_mb * MEBI:
             yield "The disk is below its reserve: instances are refused. Free space or add a disk."
 
 

@@ -30,6 +30,15 @@ from storage.workers import WorkerRow
 _MOST_OWED: Final = 1000
 """Owed deliveries that are told apart by peer; beyond it the peers' numbers are too small."""
 
+_MOVING: Final = (
+    Number.ARRIVING,
+    Number.UNDECIDED,
+    Number.WAITING,
+    Number.RUNNING,
+    Number.TO_SEND,
+    Number.TO_CONFIRM,
+)
+
 _SHOW_ENDED_MS: Final = 15 * 60_000
 """How long a process that died stays on the page."""
 
@@ -153,10 +162,7 @@ def arrange(
         waiting_since_ms=numbers[Number.WAITING].oldest_ms,
         to_send=numbers[Number.TO_SEND].number,
         to_send_since_ms=numbers[Number.TO_SEND].oldest_ms,
-        moving=sum(
-            numbers[each].number
-            for each in (Number.ARRIVING, Number.UNDECIDED, Number.WAITING, Number.RUNNING)
-        ),
+        moving=sum(numbers[each].number for each in _MOVING),
         processes=[
             verdict.Process(
                 worker.name, worker.kind, worker.heartbeat_ms, alive=_alive(worker, now_ms)

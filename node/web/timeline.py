@@ -19,7 +19,7 @@ from storage.deliveries import DeliveryRow
 from storage.queue import AttemptRow, JobRow
 from storage.results import ResultRow
 from storage.story import DeliveryStory, StudyStory
-from storage.studies import SeriesRow, StudyRow
+from storage.studies import RevisionRow, SeriesRow, StudyRow
 from storage.tables import DeliveryState, JobState, StudyState
 
 
@@ -163,6 +163,7 @@ def _settled(story: StudyStory) -> Iterator[Step]:
             at_ms=revision.created_ms,
             title=f"Settled as revision {revision.number}",
             level=Level.WELL,
+            took=_quiet(story, revision),
             text=f"{revision.reason.rstrip('.')}. {count(each.instance_count, 'instance')} count.",
         )
         if revision.decided_ms is None:
@@ -170,13 +171,22 @@ def _settled(story: StudyStory) -> Iterator[Step]:
         runs = sum(one.outcome is DecisionOutcome.RUN for one in decided)
         series = len({one.series_id for one in decided})
         yield Step(
-            at_ms=revision.decided_ms,
+            # The decisions' own time: the revision is marked last, after the jobs are queued.
+            at_ms=decided[0].created_ms if decided else revision.decided_ms,
             title="Decided",
             level=Level.WELL if runs else Level.QUIET,
             word="" if runs else "nothing to run",
             text=f"{count(runs, 'job')} from {count(series, 'series', 'series')}.",
             notes=tuple(_decision(one, names) for one in decided),
         )
+
+
+def _quiet(story: StudyStory, revision: RevisionRow) -> str:
+    """Return how long the last revision waited after the last image, where that is known."""
+    quiet_ms = revision.created_ms - story.study.last_received_ms
+    if revision.number != story.study.revision or quiet_ms < 0:
+        return ""
+    return f"{duration(quiet_ms)} after the last image"
 
 
 def _decision(decision: DecisionRow, names: Mapping[int, str]) -> str:
@@ -244,7 +254,7 @@ def _attempt(job: JobRow, attempt: AttemptRow, address: str, now_ms: int, *, las
         level=level,
         word=word,
         took=f"{duration(end_ms - attempt.started_ms)}{' so far' if running else ''}",
-        text=told or ("" if running or failed else attempt.outcome),
+        text=told or ("" if running or failed else f"Outcome: {attempt.outcome}."),
         notes=(f"Worker {attempt.worker}.", *((", ".join(stages) + ".",) if stages else ())),
         progress=round(100 * job.progress) if running else None,
         acts=_job_buttons(job, address) if last else (),

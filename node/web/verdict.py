@@ -105,7 +105,7 @@ class Facts:
         needing: Studies that need a person.
         waiting: Jobs that wait for a worker, and since when the oldest does.
         to_send: Deliveries owed, and since when the oldest is.
-        moving: Studies and jobs under way.
+        moving: Studies, jobs and deliveries under way.
         processes: Every process that ever told of itself.
         targets: Every peer that we talked to.
     """
@@ -143,7 +143,7 @@ def judge(facts: Facts, *, now_ms: int, zone: Zone) -> Verdict:
         key=lambda item: item.level is not Level.STOPPED,
     )
     if not items:
-        rest = f"{count(facts.moving, 'study', 'studies')} under way." if facts.moving else "Idle."
+        rest = "The line is moving." if facts.moving else "Nothing is waiting."
         return Verdict(Level.WELL, f"All well. {rest}", ())
     word = "Stopped" if items[0].level is Level.STOPPED else "Attention"
     return Verdict(items[0].level, f"{word}: {items[0].short}", tuple(items))
@@ -156,7 +156,7 @@ def _processes(facts: Facts, now_ms: int, zone: Zone) -> Iterable[Item]:
             continue
         if known:
             last = max(process.heartbeat_ms for process in known)
-            since = f"gives no sign of life since {zone.short(last, now_ms)}"
+            since = f"gives no sign of life since {zone.brief(last, now_ms)}"
         else:
             since = "has never started"
         yield Item(
@@ -203,9 +203,9 @@ def _targets(facts: Facts, now_ms: int, zone: Zone) -> Iterable[Item]:
                 "Peers",
             )
         elif target.failures >= STUBBORN_FAILURES:
-            since = f" since {zone.short(target.sent_ms, now_ms)}" if target.sent_ms else ""
+            since = f" since {zone.brief(target.sent_ms, now_ms)}" if target.sent_ms else ""
             again = (
-                f" Next try {zone.short(target.next_try_ms, now_ms)}." if target.next_try_ms else ""
+                f" Next try {zone.brief(target.next_try_ms, now_ms)}." if target.next_try_ms else ""
             )
             yield Item(
                 Level.STOPPED,
@@ -236,16 +236,18 @@ def _slow(facts: Facts, now_ms: int, zone: Zone) -> Iterable[Item]:
             Level.ATTENTION,
             "a study waits long for a worker",
             f"{count(facts.waiting, 'job')} in the queue, the oldest since "
-            f"{zone.short(facts.waiting_since_ms, now_ms)}.",
+            f"{zone.brief(facts.waiting_since_ms, now_ms)}.",
             "/studies?state=settled",
             "Settled studies",
         )
-    if facts.to_send_since_ms is not None and now_ms - facts.to_send_since_ms > SLOW_SEND_MS:
+    told = any(_targets(facts, now_ms, zone))  # then it is known why results wait
+    since_ms = facts.to_send_since_ms
+    if since_ms is not None and now_ms - since_ms > SLOW_SEND_MS and not told:
         yield Item(
             Level.ATTENTION,
             "a result waits long to be sent",
             f"{count(facts.to_send, 'result')} to send, the oldest since "
-            f"{zone.short(facts.to_send_since_ms, now_ms)}.",
+            f"{zone.brief(since_ms, now_ms)}.",
             "#peers",
             "Peers",
         )

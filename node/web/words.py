@@ -47,6 +47,14 @@ class Zone:
             return f"{at:%H:%M:%S}"
         return f"{at:%Y-%m-%d %H:%M}"
 
+    def brief(self, ms: int, now_ms: int) -> str:
+        """Return `01:12`, `yesterday 21:13` or `2026-11-19 21:13`, as people say it in a line."""
+        at, now = self._at(ms), self._at(now_ms)
+        days = (now.date() - at.date()).days
+        if days == 0:
+            return f"{at:%H:%M}"
+        return f"yesterday {at:%H:%M}" if days == 1 else f"{at:%Y-%m-%d %H:%M}"
+
 
 def duration(ms: int | None) -> str:
     """Return a span as people say it: `0.4 s`, `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
