@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from io import BytesIO
-from typing import BinaryIO, Final
+from typing import Final
 
 from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
+from node.imaging.read import open_instance
 from node.imaging.values import InstanceFile
 
 _BEHIND_IDENTITY: Final = 0x50000000
@@ -22,17 +23,18 @@ _BEHIND_IDENTITY: Final = 0x50000000
 
 def open_header(file: InstanceFile) -> FileDataset:
     """Read a header without pixel data or functional groups, nothing of it decoded yet."""
-    with file.path.open("rb") as stream:
-        return read_partial(_region(stream, file), stop_when=_stop, force=True)
+    with open_instance(file) as stream:
+        # pydicom asks a stream on disk for its name, which a part of a file does not have.
+        part = BytesIO(stream.read()) if file.offset or file.length else stream
+        return read_partial(part, stop_when=_stop, force=True)
 
 
 def dataset_digest(file: InstanceFile) -> str:
     """Return the SHA-256 of the bytes behind the file meta group, as the receiver computes it."""
     if file.digest:
         return file.digest
-    with file.path.open("rb") as stream:
-        stream.seek(file.offset)
-        data = stream.read(file.length) if file.length else stream.read()
+    with open_instance(file) as stream:
+        data = stream.read()
     return hashlib.sha256(memoryview(data)[dataset_start(data) :]).hexdigest()
 
 
@@ -45,12 +47,6 @@ def dataset_start(data: bytes) -> int:
         else:
             at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
     return at
-
-
-def _region(stream: BinaryIO, file: InstanceFile) -> BinaryIO:
-    """Return a stream of one instance alone; a file of its own is not copied."""
-    stream.seek(file.offset)
-    return BytesIO(stream.read(file.length)) if file.length else stream
 
 
 def _stop(tag: BaseTag, vr: str | None, length: int) -> bool:

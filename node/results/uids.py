@@ -20,6 +20,12 @@ from node.results.sources import dataset_digest
 ENCODER_VERSION: Final = "1"
 """Raised whenever this room would write other bytes for the same input; part of every key."""
 
+IMPLEMENTATION_CLASS_UID: Final = "2.25.88589623244343850274632124716294994028"
+"""Names this software in file meta and as Instance Creator UID; the network room says the same."""
+
+IMPLEMENTATION_VERSION_NAME: Final = "LIMNER_01"
+"""SH, at most 16 characters; the network room says the same."""
+
 _NAMESPACE: Final = "limner"
 
 
@@ -77,10 +83,3 @@ def _uid(digest: bytes) -> str:
     number = (number & ~(0xF << 76)) | (8 << 76)  # version 8: made by rules of our own
     number = (number & ~(0x3 << 62)) | (2 << 62)  # the variant that UUIDs of today have
     return f"2.25.{number}"
-
-
-IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation")
-"""Names this software in file meta and as Instance Creator UID."""
-
-IMPLEMENTATION_VERSION_NAME: Final = f"LIMNER_{ENCODER_VERSION}"
-"""SH, at most 16 characters."""

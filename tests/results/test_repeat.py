@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from node.dicom import filemeta
 from node.imaging.values import InstanceFile, Refusal, Segmentation, SliceSource, Volume
+from node.results import uids
 from node.results.sources import dataset_digest
 from node.results.uids import derived_uid, result_key, volume_inputs
 from node.results.write import NodeFacts, ResultObject, write_results
@@ -78,11 +80,11 @@ def test_the_uid_is_of_this_object_and_no_source(
     assert seg.SOPInstanceUID == seg.file_meta.MediaStorageSOPInstanceUID == result.sop_uid
     assert seg.SeriesInstanceUID == result.series_uid != volume.series_uid
     assert hashlib.sha256(result.data).hexdigest() == result.digest
-    uids = [result.sop_uid, result.series_uid, seg.InstanceCreatorUID]
-    uids.append(seg.DimensionOrganizationSequence[0].DimensionOrganizationUID)
-    uids += [item.TrackingUID for item in seg.SegmentSequence]
-    assert len(set(uids)) == len(uids)
-    for one in uids:
+    made = [result.sop_uid, result.series_uid]
+    made.append(seg.DimensionOrganizationSequence[0].DimensionOrganizationUID)
+    made += [item.TrackingUID for item in seg.SegmentSequence]
+    assert len(set(made)) == len(made)
+    for one in made:
         assert one.startswith("2.25.")
         assert len(one) <= 64
         number = int(one.removeprefix("2.25."))
@@ -193,6 +195,11 @@ def test_the_digest_of_an_instance_is_that_of_its_dataset_alone(tmp_path: Path) 
     (tmp_path / "long").write_bytes(b"x" * 7 + data + b"tail")
     assert dataset_digest(InstanceFile(tmp_path / "long", 7, len(data))) == wanted
     assert dataset_digest(InstanceFile(path, digest="known")) == "known"
+
+
+def test_objects_and_associations_name_one_implementation() -> None:
+    assert uids.IMPLEMENTATION_CLASS_UID == filemeta.IMPLEMENTATION_CLASS_UID
+    assert uids.IMPLEMENTATION_VERSION_NAME == filemeta.IMPLEMENTATION_VERSION
 
 
 def test_parts_of_a_uid_cannot_run_into_each_other() -> None:
