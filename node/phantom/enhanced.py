@@ -224,8 +224,8 @@ def _ct_shared(series: ImageSeries) -> Dataset:
         ReconstructionAlgorithm="FILTER_BACK_PROJ",
         ConvolutionKernel="PHANTOM",
         ConvolutionKernelGroup="LUNG",
-        ReconstructionDiameter=float(series.grid.spacing_mm[2] * series.grid.shape[2]),
-        ReconstructionPixelSpacing=[float(value) for value in series.grid.spacing_mm[1:]],
+        ReconstructionDiameter=decimal(series.grid.spacing_mm[2] * series.grid.shape[2]),
+        ReconstructionPixelSpacing=list(series.grid.spacing_mm[1:]),
         ImageFilter="PHANTOM",
         ReconstructionAngle=360.0,
     )

@@ -21,6 +21,7 @@ Affine = NDArray[np.float64]
 Values = NDArray[np.int16]
 Labels = NDArray[np.uint8]
 Coverage = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
 
 LESION: Final = 1
 MARKER_MM: Final = (-82.0, -20.0, 12.0)
@@ -123,19 +124,74 @@ def sample(
     Returns:
         Arbitrary intensities as int16 in 0..4095, and labels uint8, both of that shape.
     """
-    points = _points(affine, shape)
-    edge_mm = float(np.linalg.norm(affine[:3, :3]) / np.sqrt(3))
+    canvas = _Canvas(affine, shape)
     signal = np.zeros(shape, np.float32)
-    for shape_of_body in patient.body:
-        _paint(signal, _coverage(points, shape_of_body, edge_mm), shape_of_body.signal)
-    for organ in patient.organs:
-        _paint(signal, _coverage(points, organ, edge_mm), organ.signal)
-    lesion = np.zeros(shape, np.float32)
-    for lobe in patient.lesion:
-        np.maximum(lesion, _coverage(points, lobe, edge_mm), out=lesion)
-    _paint(signal, lesion, patient.lesion[0].signal)
-    _paint(signal, _coverage(points, Ellipsoid(MARKER_MM, (5.0, 9.0, 5.0), 1.0), edge_mm), 1.0)
-    return _image(patient, signal, points), (lesion > 0.5).astype(np.uint8) * np.uint8(LESION)
+    marker = Ellipsoid(MARKER_MM, (5.0, 9.0, 5.0), 1.0)
+    for one in (*patient.body, *patient.organs, marker):
+        box, covered = canvas.coverage(one)
+        signal[box] += covered * (np.float32(one.signal) - signal[box])
+    lesion = canvas.union(patient.lesion)
+    signal += lesion * (np.float32(patient.lesion[0].signal) - signal)
+    return _image(patient, signal, canvas.points), _labelled(lesion)
+
+
+def label(patient: HeadPatient, affine: Affine, shape: tuple[int, int, int]) -> Labels:
+    """Return the labels that `sample` gives, without the image."""
+    return _labelled(_Canvas(affine, shape).union(patient.lesion))
+
+
+def _labelled(covered: Coverage) -> Labels:
+    """Return the lesion's label where it covers more than half of a voxel."""
+    return (covered > 0.5).astype(np.uint8) * np.uint8(LESION)
+
+
+class _Canvas:
+    """A grid on which shapes are laid; each is looked at in its own box only."""
+
+    def __init__(self, affine: Affine, shape: tuple[int, int, int]) -> None:
+        self.points = _points(affine, shape)
+        self._shape = shape
+        self._to_index = np.linalg.inv(affine)
+        # The edge of a shape fades over the mean side of a voxel: partial volume.
+        self._edge_mm = float(np.linalg.norm(affine[:3, :3]) / np.sqrt(3))
+
+    def coverage(self, shape: Ellipsoid) -> tuple[Box, Coverage]:
+        """Return the box that holds `shape`, and the part of each voxel in it that it covers."""
+        box = self._box(shape)
+        squared = np.zeros((1, 1, 1), np.float32)
+        for points, centre, radius in zip(
+            self.points, shape.centre_mm, shape.radii_mm, strict=True
+        ):
+            # A coordinate that does not change along an axis has length 1 there.
+            varies = [length > 1 for length in points.shape]
+            part = points[tuple(b if v else slice(None) for b, v in zip(box, varies, strict=True))]
+            squared = squared + ((part - np.float32(centre)) / np.float32(radius)) ** 2
+        # Distance to the surface is nearly (q - 1) r for the ball of equal volume.
+        outside_mm = (np.sqrt(squared) - 1.0) * float(np.prod(shape.radii_mm)) ** (1 / 3)
+        covered: Coverage = np.clip(0.5 - outside_mm / self._edge_mm, 0.0, 1.0).astype(np.float32)
+        return box, covered
+
+    def union(self, shapes: tuple[Ellipsoid, ...]) -> Coverage:
+        """Return the part of each voxel of the grid that lies inside one of `shapes`."""
+        whole = np.zeros(self._shape, np.float32)
+        for shape in shapes:
+            box, covered = self.coverage(shape)
+            np.maximum(whole[box], covered, out=whole[box])
+        return whole
+
+    def _box(self, shape: Ellipsoid) -> Box:
+        """Return the slices of the grid outside which `shape` covers nothing."""
+        centre = self._to_index[:3] @ (*shape.centre_mm, 1.0)
+        # Coverage ends half an edge beyond the surface; a whole one leaves room for rounding.
+        factor = 1.0 + self._edge_mm / float(np.prod(shape.radii_mm)) ** (1 / 3)
+        reach = np.linalg.norm(self._to_index[:3, :3] * np.array(shape.radii_mm) * factor, axis=1)
+        first = np.clip(np.floor(centre - reach), 0, self._shape).astype(int)
+        last = np.clip(np.ceil(centre + reach) + 1, 0, self._shape).astype(int)
+        return (
+            slice(int(first[0]), int(last[0])),
+            slice(int(first[1]), int(last[1])),
+            slice(int(first[2]), int(last[2])),
+        )
 
 
 def _points(affine: Affine, shape: tuple[int, int, int]) -> tuple[Coverage, Coverage, Coverage]:
@@ -150,26 +206,6 @@ def _points(affine: Affine, shape: tuple[int, int, int]) -> tuple[Coverage, Cove
         ]
         made.append(np.float32(affine[axis, 3]) + sum(terms, np.zeros((1, 1, 1), np.float32)))
     return made[0], made[1], made[2]
-
-
-def _coverage(
-    points: tuple[Coverage, Coverage, Coverage], shape: Ellipsoid, edge_mm: float
-) -> Coverage:
-    """Return the part of each voxel that lies inside `shape`, 0 to 1."""
-    squared = sum(
-        ((p - np.float32(c)) / np.float32(r)) ** 2
-        for p, c, r in zip(points, shape.centre_mm, shape.radii_mm, strict=True)
-    )
-    # Distance to the surface is nearly (q - 1) r for the ball of equal volume.
-    radius = float(np.prod(shape.radii_mm)) ** (1 / 3)
-    outside_mm = (np.sqrt(squared) - 1.0) * radius
-    covered: Coverage = np.clip(0.5 - outside_mm / edge_mm, 0.0, 1.0).astype(np.float32)
-    return covered
-
-
-def _paint(signal: Coverage, covered: Coverage, value: float) -> None:
-    """Mix `value` into `signal` by coverage, in place."""
-    signal += covered * (np.float32(value) - signal)
 
 
 def _image(
@@ -232,10 +268,7 @@ def _union_ml(lobes: tuple[Ellipsoid, ...], centre: Affine) -> float:
     count = int(np.ceil(2 * reach / step)) + 3
     affine = np.diag([step, step, step, 1.0])[[2, 1, 0, 3]]
     affine[:3, 3] = centre - step * (count - 1) / 2
-    points = _points(affine, (count, count, count))
-    covered = np.zeros((count, count, count), np.float32)
-    for lobe in lobes:
-        np.maximum(covered, _coverage(points, lobe, step), out=covered)
+    covered = _Canvas(affine, (count, count, count)).union(lobes)
     return float(covered.sum(dtype=np.float64)) * step**3 / 1000
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 import openjpeg.utils
@@ -19,6 +20,10 @@ from pydicom.uid import UID
 
 Values = NDArray[np.int16]
 Stored = NDArray[np.int16] | NDArray[np.uint16]
+
+
+_LOWEST_HU: Final = -1024
+"""What is measured lies above; below there is only padding, which is written by its own rule."""
 
 
 class Syntax(StrEnum):
@@ -98,6 +103,7 @@ def stored_cells(values: Values, cells: Cells) -> Stored:
     low, high = form.limits
     stored = np.clip(values.astype(np.int32) - form.intercept, low, high)
     if form.padding is not None:
+        stored = np.maximum(stored, _LOWEST_HU - form.intercept)
         stored[:, outside_circle(values.shape[1], values.shape[2])] = form.padding
     if form.representation:
         return stored.astype(np.int16)

@@ -71,7 +71,8 @@ class Profile:
         patient_position: Patient Position (0018,5100).
         decoys: Whether a localizer, a dose report and a secondary capture come along.
         hard: The chest's hard profile.
-        healthy: No disease in the chest.
+        healthy: No disease in the chest but a few nodules.
+        nodules: Nodules on order, as (diameter in mm, HU).
         lesion_mm: Diameter of the head's lesion; drawn when None.
         study_key: What tells two studies of one seed apart.
     """
@@ -90,6 +91,7 @@ class Profile:
     decoys: bool = False
     hard: bool = False
     healthy: bool = False
+    nodules: tuple[tuple[float, float], ...] = ()
     lesion_mm: float | None = None
     study_key: str = "study"
 
@@ -130,7 +132,8 @@ class Truth:
         spacing_mm: Distance of slices, rows, columns.
         names: Label value to name: `right lung`, `left lung`, or `lesion`.
         exact_ml: Volume by name from the shape, not from counting voxels, where it is known.
-        marker_mm: Centre of the marker that is on the patient's right, LPS.
+        marker_mm: Centre of the marker on the patient's right, LPS; None where there is none.
+        lesions: Nodules and masses of a chest, inside the grid or not.
         lesion_side: `right`, `left`, or empty where there is no one lesion.
     """
 
@@ -139,8 +142,24 @@ class Truth:
     spacing_mm: tuple[float, float, float]
     names: Mapping[int, str]
     exact_ml: Mapping[str, float]
-    marker_mm: tuple[float, float, float]
+    marker_mm: tuple[float, float, float] | None
+    lesions: tuple[chest.Lesion, ...] = ()
     lesion_side: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What a scanner has measured, before it is written.
+
+    Attributes:
+        values: int16, shape [slice, row, column]: HU, or arbitrary for MR.
+        grid: Where they lie.
+        truth: What is known, on the same grid.
+    """
+
+    values: Values
+    grid: Grid
+    truth: Truth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,9 +197,18 @@ def make_study(seed: int, profile: Profile = SMALL_CHEST) -> PhantomStudy:
         seed: What is drawn: the patient, names, UIDs.
         profile: How it is scanned and written.
     """
-    values, grid, truth = (
-        _chest(seed, profile) if profile.part is Part.CHEST else _head(seed, profile)
-    )
+    scan = _chest(seed, profile) if profile.part is Part.CHEST else _head(seed, profile)
+    return study_of(scan, seed, profile)
+
+
+def study_of(scan: Scan, seed: int, profile: Profile) -> PhantomStudy:
+    """Write `scan` as the study that `seed` has in `profile`.
+
+    Args:
+        scan: Any voxels with their truth, on a grid of the profile's shape and orientation.
+        seed: Names and UIDs.
+        profile: How it is written.
+    """
     is_chest = profile.part is Part.CHEST
     series = ImageSeries(
         seed=seed,
@@ -188,9 +216,9 @@ def make_study(seed: int, profile: Profile = SMALL_CHEST) -> PhantomStudy:
         modality="CT" if is_chest else "MR",
         body_part="CHEST" if is_chest else "HEADNECK",
         description="PHANTOM CHEST" if is_chest else "PHANTOM T2 FS",
-        values=values,
-        grid=grid,
-        thickness_mm=profile.thickness_mm or grid.spacing_mm[0],
+        values=scan.values,
+        grid=scan.grid,
+        thickness_mm=profile.thickness_mm or scan.grid.spacing_mm[0],
         cells=_cells(profile),
         syntax=profile.syntax,
         patient_position=profile.patient_position,
@@ -212,7 +240,7 @@ def make_study(seed: int, profile: Profile = SMALL_CHEST) -> PhantomStudy:
         study_uid=series.study_uid,
         series_uid=series.series_uid,
         instances=tuple(instances),
-        truth=truth,
+        truth=scan.truth,
     )
 
 
@@ -275,8 +303,8 @@ def _grid(
     return centred_grid(shape, spacing, orientation=profile.orientation, centre_mm=centre_mm)
 
 
-def _chest(seed: int, profile: Profile) -> tuple[Values, Grid, Truth]:
-    """Return HU, grid and truth of a chest."""
+def _chest(seed: int, profile: Profile) -> Scan:
+    """Scan a chest."""
     if profile.orientation == AXIAL:
         scanned = chest.volume(
             seed,
@@ -287,27 +315,37 @@ def _chest(seed: int, profile: Profile) -> tuple[Values, Grid, Truth]:
             thickness_mm=profile.thickness_mm,
             hard=profile.hard,
             healthy=profile.healthy,
+            nodules=profile.nodules,
         )
+        patient, exact = scanned.patient, dict(scanned.truth.organs_ml)
         values, labels, grid = scanned.hu, scanned.labels, grid_of(scanned.affine, profile.shape)
-        exact, marker = dict(scanned.truth.organs_ml), scanned.truth.marker_mm
     else:
-        patient = chest.ChestPatient.draw(seed, hard=profile.hard, healthy=profile.healthy)
-        height = patient.lung_height_mm
+        patient = chest.ChestPatient.draw(
+            seed, hard=profile.hard, healthy=profile.healthy, nodules=profile.nodules
+        )
+        exact, height = {}, patient.lung_height_mm
         grid = _grid(profile, (*_CHEST_EXTENT_MM, 1.1 * height), (0.0, 0.0, height / 2))
         values, labels = chest.sample(
             patient, grid.affine, profile.shape, thickness_mm=profile.thickness_mm
         )
-        exact, marker = {}, patient.marker_mm
     if FORMATS[_cells(profile)].padding is not None:
         # What became padding cannot be seen, so it is not asked for.
         labels = labels.copy()
         labels[:, outside_circle(profile.shape[1], profile.shape[2])] = 0
-    names = {chest.RIGHT_LUNG: "right lung", chest.LEFT_LUNG: "left lung"}
-    return values, grid, Truth(labels, grid.affine, grid.spacing_mm, names, exact, marker)
+    truth = Truth(
+        labels,
+        grid.affine,
+        grid.spacing_mm,
+        {chest.RIGHT_LUNG: "right lung", chest.LEFT_LUNG: "left lung"},
+        exact,
+        patient.marker_mm,
+        lesions=chest.lesions_of(patient),
+    )
+    return Scan(values, grid, truth)
 
 
-def _head(seed: int, profile: Profile) -> tuple[Values, Grid, Truth]:
-    """Return intensities, grid and truth of a head."""
+def _head(seed: int, profile: Profile) -> Scan:
+    """Scan a head."""
     patient = mr.HeadPatient.draw(seed, lesion_mm=profile.lesion_mm)
     grid = _grid(profile, _HEAD_EXTENT_MM, _HEAD_CENTRE_MM)
     values, labels = mr.sample(patient, grid.affine, profile.shape)
@@ -320,4 +358,4 @@ def _head(seed: int, profile: Profile) -> tuple[Values, Grid, Truth]:
         mr.MARKER_MM,
         lesion_side=patient.side,
     )
-    return values, grid, truth
+    return Scan(values, grid, truth)

@@ -8,17 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from node.phantom.damage import Damage, damaged
 from node.phantom.grid import CORONAL
-from node.phantom.study import SMALL_CHEST, SMALL_HEAD, Form, PhantomStudy, make_study
+from node.phantom.study import Form, PhantomStudy
+from tests.phantom.cheap import TINY_CT, TINY_MR, cheap_study, datasets
 
-GOOD = make_study(3, replace(SMALL_CHEST, shape=(8, 40, 48), decoys=True))
-
-
-def datasets(study: PhantomStudy) -> list[Dataset]:
-    return [dcmread(io.BytesIO(one.data)) for one in study.images]
+GOOD = cheap_study(3, replace(TINY_CT, shape=(8, 40, 48), decoys=True))
 
 
 def heights(study: PhantomStudy) -> np.ndarray:
@@ -117,8 +113,8 @@ def test_one_slice_is_shifted_in_its_plane_and_not_along_the_normal() -> None:
 
 @pytest.mark.parametrize("coronal", [False, True], ids=["CT axial", "MR coronal"])
 def test_a_tilt_of_15_degrees_shears_the_stack_evenly(coronal: bool) -> None:
-    head = replace(SMALL_HEAD, shape=(8, 40, 48), orientation=CORONAL)
-    good = make_study(3, head) if coronal else GOOD
+    head = replace(TINY_MR, shape=(8, 40, 48), orientation=CORONAL)
+    good = cheap_study(3, head) if coronal else GOOD
 
     shifts = in_plane_mm(damaged(good, Damage.GANTRY_TILT))
 
@@ -157,7 +153,7 @@ def test_a_truncated_file_ends_within_its_pixels() -> None:
 
 
 def test_a_multi_frame_study_is_not_damaged() -> None:
-    enhanced = make_study(3, replace(SMALL_HEAD, shape=(4, 40, 48), form=Form.ENHANCED))
+    enhanced = cheap_study(3, replace(TINY_MR, shape=(4, 40, 48), form=Form.ENHANCED))
 
     with pytest.raises(ValueError, match="classic series"):
         damaged(enhanced, Damage.MISSING_SLICE)
