@@ -321,5 +321,8 @@ def _attribute(event: evt.Event, name: str) -> object:
 
 
 def _ae_title(value: str) -> str:
-    """Return an AE title without padding and without signs that could harm a log or a terminal."""
-    return "".join(sign for sign in str(value) if sign.isprintable()).strip()
+    """Return an AE title without padding; signs that could harm a log or a terminal become '?'.
+
+    They are replaced, not left out, so that no title turns into another one that is configured.
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in str(value).strip(" \0"))

@@ -73,7 +73,6 @@ def _set_up() -> None:
     _config.LOG_HANDLER_LEVEL = "none"
     # Stored bytes are sent from the file as they are; the default decodes and encodes them again.
     _config.STORE_SEND_CHUNKED_DATASET = True
-    _config.CODECS = ("ascii", "latin-1")
     _config.VALIDATORS["AE"] = _ae_title_fits
     _config.VALIDATORS["UI"] = _any_uid
     # Its errors are tracebacks about hostile bytes; ours say the same in words, with the peer.
