@@ -61,7 +61,12 @@ class Abdomen:
 
 
 def paint_abdomen(
-    hu: F32, plane: Plane, abdomen: Abdomen, tissue_hu: tuple[float, float], space: ChestSpace, frame: Frame
+    hu: F32,
+    plane: Plane,
+    abdomen: Abdomen,
+    tissue_hu: tuple[float, float],
+    space: ChestSpace,
+    frame: Frame,
 ) -> F32:
     """Paint diaphragm and organs below it; return the abdomen's coverage.
 
@@ -89,7 +94,9 @@ def paint_abdomen(
     paint(inner, cover_of(liver, px), abdomen.liver)
     for organ, value in abdomen.organs:
         if organ.touches(points, 5):
-            paint(inner, cover_of(np.maximum(organ.distance(points) + 3 * uneven, inset), px), value)
+            paint(
+                inner, cover_of(np.maximum(organ.distance(points) + 3 * uneven, inset), px), value
+            )
     for loop in abdomen.bowel:
         wall = coverage(plane, loop.wall)
         if not wall.any():

@@ -50,9 +50,7 @@ class Lump:
         """Return the distance from its surface, negative inside."""
         x, y, z = (
             (c - np.float32(o)) / np.float32(r)
-            for c, o, r in zip(
-                (points.x, points.y, points.z), self.centre, self.radii, strict=True
-            )
+            for c, o, r in zip((points.x, points.y, points.z), self.centre, self.radii, strict=True)
         )
         q = np.sqrt(x * x + y * y + z * z)
         if self.rough > 0:
@@ -182,9 +180,7 @@ def draw_disease(
         for _ in range(int(rng.integers(1, 4))):
             centre = border(int(rng.integers(2)))[0]
             patches.append(_draw_patch(rng, nodes, centre, hu=float(u(0, 90)), solid=True))
-    fluid = tuple(
-        float(u(0.15, 0.95)) if rng.random() < 0.12 * chance else 2.0 for _ in range(2)
-    )
+    fluid = tuple(float(u(0.15, 0.95)) if rng.random() < 0.12 * chance else 2.0 for _ in range(2))
     return Disease(
         lumps=tuple(lumps),
         patches=tuple(patches),

@@ -69,10 +69,12 @@ def form_image(
         picture = ndimage.gaussian_filter(picture, formation.blur_mm / px, truncate=3)
     if formation.sharpen > 0:
         soft = ndimage.gaussian_filter(picture, max(1.2 / px, 0.6), truncate=3)
-        picture = picture + np.float32(formation.sharpen) * (picture - soft)
+        picture = picture + np.float32(formation.sharpen * min(1.0, 1.2 / px)) * (picture - soft)
     deep = np.exp(-(frame.u**2) * 0.5) * np.exp(-(frame.v**2) * 0.35)
     strength = np.float32(formation.noise) * (0.35 + 0.8 * deep)
-    picture = picture + strength * _cut_tile(_reduced(formation.tile, formation.tile_mm, px), plane.shape, rng)
+    picture = picture + strength * _cut_tile(
+        _reduced(formation.tile, formation.tile_mm, px), plane.shape, rng
+    )
     rise = float(np.clip((frame.t.mean() - formation.streaks_from) / 0.15, 0, 1))
     if formation.streaks * rise > 1:
         streak = _cut_tile(_reduced(formation.streak_tile, formation.tile_mm, px), plane.shape, rng)
@@ -88,7 +90,10 @@ def _cut_tile(tile: F32, shape: tuple[int, int], rng: np.random.Generator) -> F3
     """Return a piece of a periodic tile, rolled and mirrored at random."""
     row, column = rng.integers(0, tile.shape[0]), rng.integers(0, tile.shape[1])
     cut = tile[
-        np.ix_((np.arange(shape[0]) + row) % tile.shape[0], (np.arange(shape[1]) + column) % tile.shape[1])
+        np.ix_(
+            (np.arange(shape[0]) + row) % tile.shape[0],
+            (np.arange(shape[1]) + column) % tile.shape[1],
+        )
     ]
     if rng.random() < 0.5:
         cut = cut[::-1]

@@ -25,21 +25,21 @@ _RIGHT_MM = (
     (12, 26, 30, 34, 14, 4, 14),
     (10, 24, 30, 34, 12, 2, 14),
     (7, 14, 28, 32, 9, 1, 15),
-    (4, 9, 26, 31, 9, 2, 15),
-    (3, 8, 25, 31, 16, 6, 15),
-    (3, 10, 25, 30, 20, 12, 15),
-    (8, 19, 27, 30, 20, 14, 15),
-    (18, 26, 31, 30, 23, 15, 15),
+    (4, 9, 26, 31, 11, 2, 15),
+    (3, 8, 25, 31, 21, 9, 15),
+    (3, 10, 25, 30, 24, 15, 15),
+    (8, 19, 27, 29, 21, 15, 15),
+    (17, 25, 29, 29, 22, 15, 15),
 )
 _LEFT_MM = (
     (16, 30, 34, 30, 14, 10, 14),
     (14, 28, 32, 28, 12, 9, 14),
     (9, 18, 28, 26, 11, 9, 15),
-    (4, 10, 25, 26, 12, 9, 15),
-    (3, 9, 25, 28, 15, 10, 15),
-    (3, 10, 26, 30, 20, 12, 15),
-    (8, 19, 29, 31, 20, 14, 15),
-    (18, 26, 32, 31, 24, 16, 15),
+    (4, 10, 25, 27, 14, 10, 15),
+    (3, 9, 25, 30, 22, 13, 15),
+    (3, 10, 26, 31, 23, 16, 15),
+    (8, 19, 28, 30, 21, 15, 15),
+    (17, 25, 30, 30, 23, 16, 15),
 )
 """Usual half widths of the mediastinum, mm, by level (t) and depth (v)."""
 
@@ -100,7 +100,9 @@ def mediastinum_distance(trunk: Trunk, organs: Mediastinum, frame: Frame) -> tup
     inside = np.maximum(frame.x - left, -frame.x - right)
     inside = np.minimum(inside, spine_distance(trunk, organs, frame))
     if organs.heart.touches(frame.points, organs.heart_fat + 5):
-        inside = np.minimum(inside, organs.heart.distance(frame.points) - np.float32(organs.heart_fat))
+        inside = np.minimum(
+            inside, organs.heart.distance(frame.points) - np.float32(organs.heart_fat)
+        )
     return inside.astype(np.float32), side.astype(np.float32)
 
 
@@ -108,9 +110,7 @@ def spine_distance(trunk: Trunk, organs: Mediastinum, frame: Frame) -> F32:
     """Return the distance from the spine with the muscle in the gutters beside it."""
     y = frame.points.y - trunk.vertebra_y(frame.points.z)
     rho = np.sqrt(frame.x**2 + y**2) + np.float32(1e-3)
-    body = radial_distance(
-        frame.x, y, organs.spine_x + 2, organs.spine_y + 2, power=2.3, rho=rho
-    )
+    body = radial_distance(frame.x, y, organs.spine_x + 2, organs.spine_y + 2, power=2.3, rho=rho)
     wedge = np.maximum(np.abs(frame.x) - (organs.spine_x - 1 + 0.75 * y), -2 - y) * np.float32(0.8)
     return np.minimum(body, wedge).astype(np.float32)
 

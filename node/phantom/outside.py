@@ -102,7 +102,9 @@ def paint_outside(hu: F32, plane: Plane, outside: Outside, frame: Frame, skin: F
     for top, bottom, value in outside.foam:
         if not _in_reach(top.low, top.high, points.z):
             continue
-        between = np.maximum(_height(top, frame, waves) - points.y, points.y - _height(bottom, frame, waves))
+        between = np.maximum(
+            _height(top, frame, waves) - points.y, points.y - _height(bottom, frame, waves)
+        )
         between = np.maximum(between, np.abs(points.x - top.middle) - top.half)
         paint(hu, cover_of(_cut(between, top.low, top.high, points.z), px), value + 8 * waves)
     for ring in outside.rings:
@@ -155,7 +157,9 @@ def draw_outside(rng: np.random.Generator, trunk: Trunk, nodes: F32, *, hard: bo
     foam, sheets = _draw_table(rng, float(back), hard=hard)
     for _ in range(int(rng.poisson(0.9 * more))):
         sheets.append(_draw_plate(rng, trunk, front))
-    rings = [_draw_ring(rng, trunk, float(back), front) for _ in range(int(rng.poisson(0.9 * more)))]
+    rings = [
+        _draw_ring(rng, trunk, float(back), front) for _ in range(int(rng.poisson(0.9 * more)))
+    ]
     wraps = []
     for _ in range(int(rng.poisson(1.1 * more))):
         low = u(-1.0, 0.6) * trunk.height
@@ -210,7 +214,11 @@ def _draw_table(
     sheets += [upper, lower]
     if rng.random() < 0.4:
         below = board + deep + float(u(15, 80))
-        sheets.append(Sheet(below, 0, half * u(0.4, 1.1), u(-40, 40), float(u(2, 8)), float(u(-200, 900)), *far))
+        sheets.append(
+            Sheet(
+                below, 0, half * u(0.4, 1.1), u(-40, 40), float(u(2, 8)), float(u(-200, 900)), *far
+            )
+        )
     return pieces, sheets
 
 
@@ -245,9 +253,20 @@ def _draw_ring(rng: np.random.Generator, trunk: Trunk, back: float, front: float
     elif kind < 0.7:  # beside the trunk: arm rests, tubes, bottles
         x, y = side * (reach + half_x * float(u(0.5, 2.0))), float(u(front, back))
     else:  # under neck and head: rests, pillows
-        x, y, low = float(rng.normal(0, 20)), back - float(u(0, 60)), float(u(0.85, 1.2)) * trunk.height
+        x, y, low = (
+            float(rng.normal(0, 20)),
+            back - float(u(0, 60)),
+            float(u(0.85, 1.2)) * trunk.height,
+        )
         high, half_x = low + 400, float(u(40, 140))
     return Ring(
-        x, y, half_x, half_y, float(u(1.0, 7)), float(u(-500, 500)),
-        -1000.0 if rng.random() < 0.6 else float(u(-990, -800)), low, high,
+        x,
+        y,
+        half_x,
+        half_y,
+        float(u(1.0, 7)),
+        float(u(-500, 500)),
+        -1000.0 if rng.random() < 0.6 else float(u(-990, -800)),
+        low,
+        high,
     )

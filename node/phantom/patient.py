@@ -128,7 +128,7 @@ class ChestPatient:
         places = _LungPlaces.draw(rng("places"), trunk, lungs, organs)
         growth = rng("vessels")
         vessels = grow_vessels(
-            growth, organs.hila, lambda k: places.inside[k], leaves=int(growth.integers(180, 520))
+            growth, organs.hila, lambda k: places.inside[k], leaves=int(growth.integers(250, 900))
         )
         illness = rng("disease")
         disease = draw_disease(

@@ -62,7 +62,9 @@ def render(patient: ChestPatient, plane: Plane) -> Slice:
         thickness_mm=plane.thickness_mm,
     )
     _paint_inside(hu, plane, patient, space, frame, covers)
-    covers["spine"] = paint_bones(hu, plane, trunk, patient.tissue, patient.mediastinum, frame)
+    covers["spine"] = paint_bones(
+        hu, plane, trunk, patient.tissue, patient.mediastinum, frame, skin
+    )
     lung = paint_lungs(
         hu,
         plane,

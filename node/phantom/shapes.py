@@ -51,7 +51,9 @@ class Ellipsoid:
         ]
         q: F32 = np.float32(1e-6)  # type: ignore[assignment]
         for axis, radius in zip(self.turn, self.radii, strict=True):
-            along = d[0] * np.float32(axis[0]) + d[1] * np.float32(axis[1]) + d[2] * np.float32(axis[2])
+            along = (
+                d[0] * np.float32(axis[0]) + d[1] * np.float32(axis[1]) + d[2] * np.float32(axis[2])
+            )
             q = q + (along / np.float32(radius)) ** 2
         rho = np.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)
         return np.asarray(rho - rho / np.sqrt(q), dtype=np.float32)

@@ -40,7 +40,9 @@ class Field:
         """Return the field's values, broadcast shape of the points."""
         axes = [
             np.asarray(c, np.float32) / s + d
-            for c, s, d in zip((points.z, points.y, points.x), self.scale_mm, self.shift, strict=True)
+            for c, s, d in zip(
+                (points.z, points.y, points.x), self.scale_mm, self.shift, strict=True
+            )
         ]
         if _separable(axes):
             return _by_matrices(self.nodes, axes)
@@ -78,7 +80,8 @@ def _separable(axes: list[NDArray[np.float32]]) -> bool:
 def _by_matrices(nodes: F32, axes: list[NDArray[np.float32]]) -> F32:
     """Evaluate the spline axis by axis, the axes that do not move first."""
     value: F32 = nodes
-    for axis in sorted(range(3), key=lambda k: axes[k].size):
+    # Rows last: the result then lies in memory as a picture does.
+    for axis in sorted(range(3), key=lambda k: (axes[k].size > 1, axes[k].shape[0])):
         weights = _basis(axes[axis].ravel(), _SIDE)
         value = np.moveaxis(np.tensordot(weights, value, axes=(1, axis)), 0, axis)
     rows = next((k for k in range(3) if axes[k].shape[0] > 1), None)

@@ -101,12 +101,18 @@ def paint_body(  # noqa: PLR0915 - one layer after the other, outside to inside
 
 
 def paint_bones(
-    hu: F32, plane: Plane, trunk: Trunk, tissue: Tissue, organs: Mediastinum, frame: Frame
+    hu: F32,
+    plane: Plane,
+    trunk: Trunk,
+    tissue: Tissue,
+    organs: Mediastinum,
+    frame: Frame,
+    skin: F32,
 ) -> F32:
     """Paint ribs, sternum, spine and the shoulder girdle; return the spine's coverage."""
     px = plane.pixel_mm
     _paint_ribs(hu, trunk, tissue, frame, px)
-    spine = _paint_spine(hu, trunk, tissue, organs, frame, px)
+    spine = _paint_spine(hu, trunk, tissue, organs, frame, skin, px)
     bones = tissue.plates
     paint(hu, coverage(plane, bones), tissue.cortex)
     paint(hu, coverage(plane, bones.grown(-2.5).where(bones.start_mm > 4.5)), tissue.marrow)
@@ -147,7 +153,7 @@ def _paint_ribs(hu: F32, trunk: Trunk, tissue: Tissue, frame: Frame, px: float) 
 
 
 def _paint_spine(
-    hu: F32, trunk: Trunk, tissue: Tissue, organs: Mediastinum, frame: Frame, px: float
+    hu: F32, trunk: Trunk, tissue: Tissue, organs: Mediastinum, frame: Frame, skin: F32, px: float
 ) -> F32:
     y = frame.points.y - trunk.vertebra_y(frame.points.z)
     x = frame.x
@@ -160,7 +166,7 @@ def _paint_spine(
     spinous = np.maximum(np.abs(x) - 3.5, np.maximum(-back, back - 42))
     across = np.maximum(np.abs(np.abs(x) * 0.35 - back + 2) - 5, np.abs(x) - 36)
     spike = np.where(disc < 0.55, np.minimum(spinous, across), np.float32(9))
-    bone = cover_of(np.minimum(np.minimum(body, arch), spike), px)
+    bone = cover_of(np.maximum(np.minimum(np.minimum(body, arch), spike), skin + 5), px)
     edge = np.clip(1 + body / 2.5, 0, 1)
     inner = tissue.marrow + edge * (tissue.cortex - tissue.marrow) * 0.8
     inner = np.where(disc > 0.84, np.float32(85), inner)
@@ -170,9 +176,7 @@ def _paint_spine(
     return cover_of(body, px)
 
 
-def draw_tissue(
-    rng: np.random.Generator, trunk: Trunk, marks: Landmarks, nodes: F32
-) -> Tissue:
+def draw_tissue(rng: np.random.Generator, trunk: Trunk, marks: Landmarks, nodes: F32) -> Tissue:
     """Draw attenuation, ribs and the shoulder girdle."""
     u = rng.uniform
     return Tissue(
@@ -197,7 +201,9 @@ def _draw_plates(rng: np.random.Generator, trunk: Trunk, marks: Landmarks) -> Ca
     u = rng.uniform
     side = trunk.half_x + trunk.wall
     bones = []
-    for sign, arm in zip((-1, 1), (trunk.arms * 2)[:: max(len(trunk.arms) // 2, 1)][:2], strict=True):
+    for sign, arm in zip(
+        (-1, 1), (trunk.arms * 2)[:: max(len(trunk.arms) // 2, 1)][:2], strict=True
+    ):
         shoulder = np.asarray(arm.start)
         head = shoulder + [-sign * 8, 6, 4]
         inner = np.asarray(marks.at(0, -0.85, 0.9)) + [sign * 20, -6, 0]

@@ -15,7 +15,7 @@ def draw_airway(
     """Draw the lumen from mouth to lobar bronchi, and the two hila."""
     u = rng.uniform
     c, r = marks.carina, marks.airway_mm
-    gap = float(u(14, 26))
+    gap = float(u(15, 27))
     fork = marks.before_spine(-3, gap, c)
     trachea = tube(
         [
@@ -27,8 +27,8 @@ def draw_airway(
         ],
         [r * u(0.8, 1.2), r * u(0.75, 1.05), r, r * u(0.95, 1.1), r * u(1.05, 1.3)],
     )
-    right_hilum = marks.before_spine(-u(34, 44), gap - u(-6, 10), c - u(0.09, 0.14))
-    left_hilum = marks.before_spine(u(36, 47), gap - u(-4, 10), c - u(0.11, 0.17))
+    right_hilum = marks.before_spine(-u(34, 44), gap + u(-2, 14), c - u(0.09, 0.14))
+    left_hilum = marks.before_spine(u(36, 47), gap + u(-4, 12), c - u(0.11, 0.17))
     parts = [trachea]
     for hilum, main, sign in ((right_hilum, 0.82, -1), (left_hilum, 0.72, 1)):
         x, y, z = hilum

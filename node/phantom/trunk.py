@@ -166,7 +166,9 @@ def skin_distance(trunk: Trunk, frame: Frame) -> F32:
     rho = np.sqrt(frame.x * frame.x + y * y) + np.float32(1e-3)
     skin = radial_distance(frame.x, y, half_x, half_y, power=trunk.body_power, rho=rho)
     skin = skin + np.float32(2.0) * trunk.uneven.at(
-        Points(points.x * np.float32(0.4) + 77, points.y * np.float32(0.4), points.z * np.float32(0.5))
+        Points(
+            points.x * np.float32(0.4) + 77, points.y * np.float32(0.4), points.z * np.float32(0.5)
+        )
     )
     skin = np.maximum(skin, (t - 1.0) * np.float32(trunk.height) - 75)
     for limb in (*trunk.neck, *trunk.arms):
@@ -222,19 +224,19 @@ def draw_trunk(rng: np.random.Generator, nodes: F32, *, hard: bool) -> Trunk:
         height=height,
         half_x=half_x,
         half_y=half_y,
-        power=float(u(2.0, 2.75)),
+        power=float(u(1.95, 2.6)),
         taper_from=float(u(0.3, 0.6)),
         taper_x=float(u(0.36, 0.52)),
         taper_y=float(u(0.36, 0.56)),
         kyphosis=kyphosis,
         lordosis=float(u(5, 30)),
         lean=float(rng.normal(0, 4)) + (float(rng.normal(0, 8)) if hard else 0.0),
-        vertebra=float(u(4, 15)),
+        vertebra=float(u(6, 22)),
         wall=wall,
         fat=(float(fat[0]), float(fat[1]), float(fat[2])),
         back_muscle=back_muscle,
         pectoral=float(u(4, 26)),
-        body_power=float(u(2.15, 3.1)),
+        body_power=float(u(2.1, 2.9)),
         shoulder=shoulder,
         neck=neck,
         arms=arms,

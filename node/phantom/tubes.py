@@ -66,7 +66,9 @@ def joined(parts: Sequence[Capsules]) -> Capsules:
     )
 
 
-def tube(nodes: Sequence[Sequence[float]], radii: Sequence[float], *, per_piece: int = 5) -> Capsules:
+def tube(
+    nodes: Sequence[Sequence[float]], radii: Sequence[float], *, per_piece: int = 5
+) -> Capsules:
     """Return a smooth tube through points (Catmull-Rom) with radii between them.
 
     Args:
@@ -84,7 +86,12 @@ def tube(nodes: Sequence[Sequence[float]], radii: Sequence[float], *, per_piece:
         u = f[:, None]
         line.append(
             0.5
-            * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * b - a - 3 * c + d) * u**3)
+            * (
+                2 * b
+                + (c - a) * u
+                + (2 * a - 5 * b + 4 * c - d) * u**2
+                + (3 * b - a - 3 * c + d) * u**3
+            )
         )
         width.append(r[k] + (r[k + 1] - r[k]) * f)
     points = np.concatenate([*line, p[-1:]])
@@ -137,9 +144,20 @@ def _boxes(
             rows = first[ids, 0][:, None, None] + steps[None, :, None]
             columns = first[ids, 1][:, None, None] + steps[None, None, :]
             values = _covered(
-                plane, a[ids], b[ids], ra[ids], rb[ids], rows * row_mm, columns * column_mm, thin=thin
+                plane,
+                a[ids],
+                b[ids],
+                ra[ids],
+                rb[ids],
+                rows * row_mm,
+                columns * column_mm,
+                thin=thin,
             )
-            yield np.broadcast_to(rows, values.shape), np.broadcast_to(columns, values.shape), values
+            yield (
+                np.broadcast_to(rows, values.shape),
+                np.broadcast_to(columns, values.shape),
+                values,
+            )
 
 
 def _covered(
@@ -165,7 +183,9 @@ def _covered(
     np.clip(along, 0, 1, out=along)
     off = np.maximum(np.abs(dw - along * sw) - np.float32(half), 0)
     gap = np.sqrt((dr - along * sr) ** 2 + (dc - along * sc) ** 2 + off**2)
-    radius = ra.astype(np.float32)[:, None, None] + along * (rb - ra).astype(np.float32)[:, None, None]
+    radius = (
+        ra.astype(np.float32)[:, None, None] + along * (rb - ra).astype(np.float32)[:, None, None]
+    )
     px = np.float32(plane.pixel_mm)
     cover = np.clip(0.5 + (radius - gap) / px, 0, 1) * np.minimum(2 * radius / px, 1)
     if thin:

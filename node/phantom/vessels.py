@@ -78,10 +78,10 @@ def _grow(rng: np.random.Generator, root: F64, targets: F64, *, leaf_mm: float) 
     ends: list[int] = []
     for target in targets[order]:
         far = float(np.linalg.norm(target - root))
-        gap = np.linalg.norm(nodes[:count] - target, axis=1)
-        gap += np.where(reach[:count] > far, 1e6, 0) + 0.12 * reach[:count].max() * (
-            reach[:count] < 12
-        )
+        apart = nodes[:count] - target
+        gap = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+        gap[reach[:count] > far] = np.inf  # only nodes nearer to the hilum
+        gap[reach[:count] < 12] += 0.12 * far  # or all would leave the hilum itself
         at = int(np.argmin(gap))
         length = float(np.linalg.norm(nodes[at] - target))
         pieces = min(max(int(np.ceil(length / _STEP_MM)), 1), 39)
@@ -97,15 +97,11 @@ def _grow(rng: np.random.Generator, root: F64, targets: F64, *, leaf_mm: float) 
     return _tapered(nodes[:count], parent[:count], ends, leaf_mm)
 
 
-def _tapered(
-    nodes: F64, parent: NDArray[np.intp], ends: list[int], leaf_mm: float
-) -> Capsules:
+def _tapered(nodes: F64, parent: NDArray[np.intp], ends: list[int], leaf_mm: float) -> Capsules:
     load = np.zeros(len(nodes))
     load[ends] = 1.0
     for k in range(len(nodes) - 1, 0, -1):
         load[parent[k]] += load[k]
     radius = np.minimum(leaf_mm * np.maximum(load, 1) ** (1 / _MURRAY), 6.0)
     inner = radius[parent[1:]]
-    return Capsules(
-        nodes[parent[1:]], nodes[1:], np.minimum(inner, radius[1:] * 1.25), radius[1:]
-    )
+    return Capsules(nodes[parent[1:]], nodes[1:], np.minimum(inner, radius[1:] * 1.25), radius[1:])
