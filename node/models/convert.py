@@ -176,6 +176,7 @@ def _skeleton(name: str, digest: str, network: Mapping[str, str]) -> str:
     """Return a card.toml with the facts filled in and empty values where a person must write."""
     table = network or {"architecture": '""', "outputs": "0"}
     lines = "\n".join(f"{key} = {value}" for key, value in table.items())
+    head = "probability" if table["outputs"] == "1" else "classes"
     return f"""\
 # Made from a state dict. Every empty value must be filled in; `limner models check` names what
 # is missing, docs/models.md shows every key.
@@ -212,7 +213,7 @@ units = ""  # "HU" for CT
 mode = "slices"
 
 [head]
-kind = "classes"
+kind = "{head}"
 
 # [[segments]]
 # number = 1

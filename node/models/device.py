@@ -50,25 +50,35 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device computes in bf16 by itself.
+
+    Without instructions for it a CPU works it out number by number: a 2D network of 0.5 M
+    parameters took over 90 s per plane that way, and 0.5 s in fp32 (measured, AVX2).
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not _cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def what_is_missing(device: torch.device) -> tuple[str, ...]:
     """Return a sentence for each thing that would make inference faster here."""
     if device.type == "cuda":
         return ()
     sentences = ["There is no GPU that torch can use: networks run on the CPU."]
-    flags = _cpu_flags()
-    if "amx_bf16" not in flags and "avx512_bf16" not in flags:
+    if not has_bf16(device):
         sentences.append(
-            "The CPU has neither AMX nor AVX-512 BF16: bf16 gives no speed here, fp32 is as good."
+            "The CPU has no bf16 instructions (AMX or AVX-512 BF16): bf16 models run in fp32."
         )
-    elif "amx_bf16" not in flags:
-        sentences.append("The CPU has no AMX: bf16 runs on AVX-512.")
+    elif "amx_bf16" not in _cpu_flags():
+        sentences.append("The CPU has no AMX: bf16 models run on its slower bf16 instructions.")
     if importlib.util.find_spec("openvino") is None:
         sentences.append("OpenVINO is not installed: torch runs the networks.")
     return tuple(sentences)
 
 
 def _cpu_flags() -> frozenset[str]:
-    return frozenset(_cpu_line("flags").split())
+    return frozenset(_cpu_line("flags").split() + _cpu_line("Features").split())  # x86, ARM
 
 
 def _cpu_name() -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from node.errors import setup_error
 from node.models.architectures import build_network, dimensions, size_multiple
 from node.models.card import Card
-from node.models.device import choose_device, device_name, usable_cores
+from node.models.device import choose_device, device_name, has_bf16, usable_cores
 from node.models.weights import put_weights, read_weights_file
 
 _AXES_FROM_END = {"slice": -3, "row": -2, "column": -1}
@@ -29,6 +29,7 @@ class LoadedModel:
         card: What it is.
         network: In evaluation mode, on `device`.
         device: Where it runs.
+        precision: `fp32` or `bf16`; a card's bf16 is fp32 where the device has no bf16.
         threads: CPU threads of one pass.
         runtime: Facts of a run, for provenance.
     """
@@ -36,6 +37,7 @@ class LoadedModel:
     card: Card
     network: nn.Module
     device: torch.device
+    precision: str
     threads: int
     runtime: Mapping[str, str]
 
@@ -60,7 +62,7 @@ class LoadedModel:
         return total.div_(1 << len(axes)) if axes else total
 
     def _pass(self, image: Tensor) -> Tensor:
-        low = self.card.inference.precision == "bf16"
+        low = self.precision == "bf16"
         with (
             torch.no_grad(),
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low),
@@ -102,7 +104,15 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
     if _wants_channels_last(card, chosen):
         # Module.to takes the keyword; its type stub does not know it.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedModel(card, network, chosen, count, _runtime(card, chosen, count))
+    precision = card.inference.precision if has_bf16(chosen) else "fp32"
+    runtime = {
+        "engine": f"torch {torch.__version__}",
+        "device": device_name(chosen),
+        "precision": precision,
+        "threads": str(count),
+        "batch": str(card.inference.batch),
+    }
+    return LoadedModel(card, network, chosen, precision, count, runtime)
 
 
 def check_sizes(card: Card) -> None:
@@ -146,13 +156,3 @@ def _wants_channels_last(card: Card, device: torch.device) -> bool:
     """
     instance = card.network.parameters.get("norm") == "instance"
     return device.type == "cpu" and dimensions(card.network) == 2 and not instance
-
-
-def _runtime(card: Card, device: torch.device, threads: int) -> dict[str, str]:
-    return {
-        "engine": f"torch {torch.__version__}",
-        "device": device_name(device),
-        "precision": card.inference.precision,
-        "threads": str(threads),
-        "batch": str(card.inference.batch),
-    }

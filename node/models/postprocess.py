@@ -62,7 +62,7 @@ def postprocess(
         affine: (4, 4), index [slice, row, column, 1] to LPS mm.
         spacing_mm: Between slices, rows, columns.
     """
-    found = ndimage.find_objects(labels != 0)
+    found = ndimage.find_objects((labels != 0).view(np.uint8))
     if not found or not steps:
         return Cleaned(labels, 0.0, ())
     # Everything happens in the box of what is labelled, grown by the widest closing.

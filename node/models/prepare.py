@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from node.imaging.transform import GridTransform, turn, turn_to
 from node.imaging.values import Volume
 from node.models.architectures import size_multiple
 from node.models.axis import Axis, resampled_axis, window_axis
 from node.models.card import Card
 from node.models.intensity import FixedStep, apply_steps, fix_steps
-from node.models.orient import Turn, turn_to
 
 Voxels = NDArray[np.int16] | NDArray[np.float32]
 
@@ -41,14 +41,16 @@ class Prepared:
         steps: Intensity steps with fixed numbers.
         background: What lies outside the image, before the steps.
         downsample: The card's `area` or `linear`.
+        in_plane: Matrices to the network's rows and columns; None where these are native ones.
     """
 
     array: Voxels
-    turn: Turn
+    turn: GridTransform
     axes: tuple[Axis, Axis, Axis]
     steps: tuple[FixedStep, ...]
     background: float
     downsample: str
+    in_plane: tuple[Tensor, Tensor] | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,11 +84,10 @@ class Prepared:
         if not 0 <= native < self.array.shape[0]:
             return np.full(self.shape[1:], self.background, np.float32)
         plane = self.array[native]
-        if rows.is_shift and columns.is_shift:
+        if self.in_plane is None:
             return _shifted(plane, rows, columns, self.background)
         values = torch.from_numpy(plane.astype(np.float32) - np.float32(self.background))
-        across = torch.from_numpy(rows.forward(self.downsample)) @ values
-        across = across @ torch.from_numpy(columns.forward(self.downsample)).T
+        across = self.in_plane[0] @ values @ self.in_plane[1].T
         result: NDArray[np.float32] = across.numpy() + np.float32(self.background)
         return result
 
@@ -100,12 +101,15 @@ def prepare(volume: Volume, card: Card) -> Prepared:
     voxels = card.voxels
     if volume.units != voxels.units:
         raise ValueError(f"the volume is in {volume.units}, the card wants {voxels.units}")
-    turn = turn_to(voxels.orientation, volume.affine)
-    array = cast(Voxels, turn.apply(volume.array))  # a view has the type of its base
-    spacing = turn.turned(volume.spacing_mm)
-    ratios = [
-        _ratio(wanted, native) for wanted, native in zip(voxels.spacing_mm, spacing, strict=True)
-    ]
+    slices_rows_columns = cast(tuple[int, int, int], volume.array.shape)  # a volume has three axes
+    if voxels.orientation == "native":
+        turned = turn(slices_rows_columns, (0, 1, 2), (False, False, False))
+    else:
+        turned = turn_to(voxels.orientation, slices_rows_columns, volume.affine)
+    array = cast(Voxels, turned.apply(volume.array))  # a view has the type of its base
+    first, second, third = (volume.spacing_mm[axis] for axis in turned.order)
+    spacing = (first, second, third)
+    ratios = [_ratio(want, have) for want, have in zip(voxels.spacing_mm, spacing, strict=True)]
     multiple = size_multiple(card.network)
     patch = card.inference.patch or (1, 1, 1)
     slices = resampled_axis(array.shape[0], ratios[0], at_least=patch[0], multiple=1)
@@ -126,13 +130,20 @@ def prepare(volume: Volume, card: Card) -> Prepared:
             )
             for i in (1, 2)
         )
+    in_plane = None
+    if not (rows.is_shift and columns.is_shift):
+        row_matrix, column_matrix = (
+            torch.from_numpy(axis.forward(voxels.downsample)) for axis in (rows, columns)
+        )
+        in_plane = (row_matrix, column_matrix)
     return Prepared(
         array=array,
-        turn=turn,
+        turn=turned,
         axes=(slices, rows, columns),
         steps=fix_steps(card.steps, volume.array, volume.padding),
         background=voxels.background,
         downsample=voxels.downsample,
+        in_plane=in_plane,
     )
 
 
@@ -164,7 +175,8 @@ def _centre(array: Voxels, spacing: tuple[float, float, float], card: Card) -> t
     if count == 0:
         return middle
     sizes = np.bincount(pieces.ravel())
-    box = ndimage.find_objects(pieces == int(np.argmax(sizes[1:])) + 1)[0]
+    largest = pieces == int(np.argmax(sizes[1:])) + 1
+    box = ndimage.find_objects(largest.view(np.uint8))[0]
     return (
         (box[1].start + box[1].stop) * steps[1] / 2,
         (box[2].start + box[2].stop) * steps[2] / 2,

@@ -11,8 +11,9 @@ import json
 import pickle
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def main(source: Path, target: Path) -> dict[str, object]:
     _limit(source)
     # Checkpoints carry a best score as a numpy scalar. It is not wanted, so it becomes None
     # and numpy's own reconstruction stays out of reach.
-    harmless = [
+    harmless: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         (_nothing, "numpy._core.multiarray.scalar"),
         (_nothing, "numpy.core.multiarray.scalar"),
         np.dtype,
