@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import pytest
-from sqlalchemy import create_engine, text
 
 from storage.database import migrate
 
 _VERSIONS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 _START_S: Final = 60.0
+_ROOM_BYTES: Final = 512 * 1024 * 1024
 _NUMBERS = itertools.count(1)
 
 
@@ -43,13 +44,8 @@ class PostgresServer:
 
     def run(self, statement: str) -> None:
         """Run one statement outside of any transaction, as CREATE DATABASE needs."""
-        url = self.url("postgres").replace("postgresql:", "postgresql+psycopg:")
-        engine = create_engine(url, isolation_level="AUTOCOMMIT")
-        try:
-            with engine.connect() as db:
-                db.execute(text(statement))
-        finally:
-            engine.dispose()
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
 
     def make_database(self, template: str = "template1") -> str:
         name = f"test_{next(_NUMBERS)}"
@@ -58,6 +54,13 @@ class PostgresServer:
 
     def drop_database(self, name: str) -> None:
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def memory_folder() -> Path | None:
+    """A folder in memory with room for test databases: several times faster than a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES
+    return memory if roomy else None
 
 
 def _programs() -> Path:
@@ -88,7 +91,12 @@ def _start(programs: Path, data: Path, owner: str | None) -> PostgresServer:
     command += ["-h", "127.0.0.1", "-k", str(data.parent)]
     with (data.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=data.parent, stdout=log, stderr=log, user=owner, extra_groups=_groups(owner)
+            command,
+            cwd=data.parent,
+            stdout=log,
+            stderr=log,
+            user=owner,
+            extra_groups=_groups(owner),
         )
     return PostgresServer(port, process)
 
@@ -112,7 +120,7 @@ def _wait(server: PostgresServer, folder: Path) -> None:
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server with a migrated database `limner_template`."""
     programs, owner = _programs(), _owner()
-    folder = Path(tempfile.mkdtemp(prefix="limner-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="limner-postgres-", dir=memory_folder()))
     server = None
     try:
         if owner is not None:

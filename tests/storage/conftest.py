@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import empty_postgres_url, postgres_server, postgres_url
+from postgres import empty_postgres_url, memory_folder, postgres_server, postgres_url
 from sqlalchemy import Engine
 
 from storage.database import migrate, open_engine
@@ -23,9 +24,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: these tests are not about what the disk keeps."""
+    with tempfile.TemporaryDirectory(prefix="limner-sqlite-", dir=memory_folder()) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def sqlite_url(quick_folder: Path, sqlite_template: Path) -> str:
     """The address of a fresh SQLite file with all tables."""
-    path = tmp_path / "limner.db"
+    path = quick_folder / "limner.db"
     shutil.copyfile(sqlite_template, path)
     return f"sqlite:///{path}"
 

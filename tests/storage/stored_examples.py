@@ -9,7 +9,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, Engine
 
 from storage import decisions, deliveries, instances, queue, results, studies
-from storage.database import now_ms, writing
+from storage.database import now_ms, open_engine, writing
 from storage.deliveries import DeliveryRow
 from storage.instances import NewInstance
 from storage.objects import Place
@@ -129,3 +129,16 @@ def add_delivery(engine: Engine, peer: str = "PACS") -> DeliveryRow:
 def now(engine: Engine) -> int:
     with writing(engine) as db:
         return now_ms(db)
+
+
+def claim_until_empty(url: str, worker: str) -> list[int]:
+    """Claim every job that can be had; runs in a process of its own."""
+    engine = open_engine(url)
+    mine: list[int] = []
+    while True:
+        with writing(engine) as db:
+            job = queue.claim(db, worker, 60_000)
+        if job is None:
+            engine.dispose()
+            return mine
+        mine.append(job.id)
