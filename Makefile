@@ -49,7 +49,7 @@ types: install-test ## mypy, strict
 	$(BIN)/mypy
 
 test: install-test peers lint types ## everything that CI runs
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not accept" --durations=15
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not accept" --durations=15
 
 accept: install-test peers ## the long tables: every kill at every stage, whole trainings
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "accept"

@@ -137,6 +137,15 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # outermost: a person gets a sentence, --debug the traceback
+        _say(
+            f"An unforeseen fault: {type(error).__name__}: {error}.",
+            f"limner {' '.join(sys.argv[1:2])}",
+            "This is a fault of the program. Call it again with `limner --debug ...` and report "
+            "what it prints.",
+            "bug",
+        )
+        sys.exit(3)
 
 
 def _say(what: str, where: str, remedy: str, code: str) -> None:

@@ -20,6 +20,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from structlog.typing import EventDict
 
 from node.settings import Settings, load_settings
 from storage.database import Engine, check_schema, open_engine
@@ -120,6 +121,13 @@ def printable(text: str) -> str:
 def start_logging(process: str) -> None:
     """Log events as one line each on standard error, with the process's name."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # It warns of each tick that found the last one still at work; the next tick does all of it.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+    def named(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process  # in every thread, unlike structlog's context variables
+        return event
+
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
@@ -127,7 +135,7 @@ def start_logging(process: str) -> None:
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            named,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
             structlog.processors.format_exc_info,
@@ -135,4 +143,3 @@ def start_logging(process: str) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(process=process)

@@ -13,13 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
-from node.errors import setup_error
-from node.imaging.inspect import inspect_folder
-from node.settings import bundled_config
 
 if TYPE_CHECKING:
-    from node.models.card import Card
     from node.worker.segmenting import Part, Segmented
 
 
@@ -43,6 +40,8 @@ def inspect(folder: Path, as_json: bool, mask: Path | None, nifti: Path | None) 
     Example:
       limner inspect study/ --json
     """
+    from node.imaging.inspect import inspect_folder
+
     said = inspect_folder(folder, mask=mask, nifti=nifti)
     volumes: list[dict[str, Any]] = said["volumes"]
     usable = [volume for volume in volumes if volume["usable"]]
@@ -109,27 +108,6 @@ def segment(
         _print_segmented(volumes)
         click.echo(f"{summary} {card.intended_use}")
     sys.exit(0 if usable else 1)
-
-
-def find_card(model: str, folders: Sequence[Path] = ()) -> Card:
-    """Return the card of a model folder, or of a model by name.
-
-    Raises:
-        SetupError: There is no such model, or its card has mistakes.
-    """
-    from node.models.card import CARD_FILE, find_cards, load_card
-
-    if (Path(model) / CARD_FILE).exists():
-        return load_card(Path(model))
-    cards = find_cards((*folders, bundled_config() / "models"))
-    if model not in cards:
-        raise setup_error(
-            "model-unknown",
-            f"There is no model '{model}'.",
-            where=f"models: {', '.join(sorted(cards)) or 'none'}",
-            remedy="Name one of these, or a folder with a card.toml.",
-        )
-    return cards[model]
 
 
 def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:

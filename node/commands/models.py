@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
-from node.commands.imaging import find_card
 from node.settings import bundled_config
 
 

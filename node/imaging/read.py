@@ -120,6 +120,7 @@ class _Region(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, offset: int, length: int) -> None:
         self._stream, self._offset, self._length, self._at = stream, offset, length, 0
+        self.name = stream.name  # pydicom asks every buffered stream for one
 
     def readable(self) -> bool:
         return True

@@ -104,7 +104,7 @@ def _one(series: SeriesHeader, route: Route, model: ModelTerms | None) -> Decisi
         refused.append(f"It has {series.instances} images, the model wants {model.min_slices}.")
     if refused:
         return said(Said.NOT_ACCEPTED, [f"{route.model}: {text}" for text in refused])
-    return said(Said.RUN, [f"All {len(route.when) + len(model.accepts)} conditions are met."])
+    return said(Said.RUN, ["All conditions of the route and of the model are met."])
 
 
 def study_sentence(decisions: Sequence[Decision]) -> str:

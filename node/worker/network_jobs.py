@@ -28,7 +28,7 @@ from node.dicom.scu import (
     find_instance,
     send_instances,
 )
-from node.errors import LimnerError
+from node.errors import LimnerError, PeerError
 from node.faultpoints import reached
 from node.settings import Peer, Settings
 from node.worker.backoff import wait_ms
@@ -47,6 +47,9 @@ LEASE_S = 60.0
 HOLD_S = 2.0
 """How long the association of a commitment request stays open for an answer on it; peers that
 answer on an association of their own do so later and lose nothing."""
+
+PROOF_REFUSALS = 3
+"""So often a peer may refuse to give proof before a person is asked."""
 
 log = structlog.get_logger()
 
@@ -85,7 +88,7 @@ class NetworkWorker:
                 self._work(row, result)
                 kept.check()
         except LeaseLost:
-            log.warning("delivery lost to another worker", delivery=row.id)
+            log.info("delivery moved on without this worker", delivery=row.id)
         except Exception as error:
             log.exception("delivery failed", delivery=row.id)
             self._put_off(row, f"An unforeseen fault: {type(error).__name__}; see the log.")
@@ -202,8 +205,7 @@ class NetworkWorker:
                 on_report=on_report,
             )
         except LimnerError as error:
-            self._record(row, "commit", started, "", str(error.fault))
-            self._put_off(row, str(error.fault), peer_away=True)
+            self._no_proof(row, "commit", started, error)
             return
         reached("confirm.after-ask")
         self._record(row, "commit", started, "0000", "Asked; the answer comes by itself.")
@@ -232,8 +234,7 @@ class NetworkWorker:
                 calling_ae=self.settings.listener.ae_title,
             )
         except LimnerError as error:
-            self._record(row, "lookup", started, "", str(error.fault))
-            self._put_off(row, str(error.fault), peer_away=True)
+            self._no_proof(row, "lookup", started, error)
             return
         text = "Found by C-FIND." if found else "The peer answered success but does not list it."
         self._record(row, "lookup", started, "0000", text)
@@ -242,6 +243,16 @@ class NetworkWorker:
             return
         with writing(self.engine) as db:
             deliveries.mark_stored(db, row.id, row.attempt, self.heartbeat.name, sentence=text)
+
+    def _no_proof(self, row: DeliveryRow, action: str, started: int, error: LimnerError) -> None:
+        """A peer that was away is asked again; one that says no three times needs a person."""
+        text = str(error.fault)
+        self._record(row, action, started, "", text)
+        if isinstance(error, PeerError) and row.failures + 1 >= PROOF_REFUSALS:
+            with writing(self.engine) as db:
+                deliveries.mark_expired(db, row.id, row.attempt, self.heartbeat.name, sentence=text)
+        else:
+            self._put_off(row, text, peer_away=not isinstance(error, PeerError))
 
     # Ends and waits
 

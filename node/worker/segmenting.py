@@ -15,6 +15,7 @@ from node.faultpoints import reached
 from node.imaging.series import find_volumes
 from node.imaging.values import InstanceFile, Refusal, Segmentation, Volume, VolumePlan
 from node.imaging.volume import load_volume
+from node.models.fit import refusal_of
 from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel
 from node.results.gate import check_result
@@ -130,6 +131,8 @@ def _segment(
     volume = load_volume(plan)
     if isinstance(volume, Refusal):
         return volume
+    if refusal := refusal_of(volume, model.card):
+        return refusal
     read = time.monotonic()
     reached("read.after")
     progress.enter("infer")
