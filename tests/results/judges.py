@@ -67,13 +67,29 @@ def dcmqi_labels(path: Path, volume: Volume, folder: Path) -> tuple[NDArray[np.u
     labels = np.zeros(volume.array.shape, np.uint8)
     for name in sorted(folder.glob("*.nrrd")):
         data, affine = _nrrd(name)
-        where = np.argwhere(data)
-        points = np.c_[where, np.ones(len(where))] @ affine.T
-        indices = points @ np.linalg.inv(volume.affine).T
-        nearest = np.rint(indices[:, :3]).astype(int)
-        assert np.abs(indices[:, :3] - nearest).max(initial=0) < 0.02
-        labels[tuple(nearest.T)] = data[tuple(where.T)]
+        _place(labels, data, np.linalg.inv(volume.affine) @ affine)
     return labels, answer.stdout + answer.stderr
+
+
+def _place(
+    labels: NDArray[np.uint8], data: NDArray[np.generic], change: NDArray[np.float64]
+) -> None:
+    """Put an array where a map from its indices to those of `labels` says, by whole voxels."""
+    steps = np.rint(change)
+    off = np.abs(change - steps) * [*data.shape, 1]
+    assert off.max() < 0.05, change
+    order = np.abs(steps[:3, :3]).argmax(axis=1)
+    assert sorted(order) == [0, 1, 2]
+    start = []
+    for axis, source in enumerate(order):
+        if steps[axis, source] < 0:
+            data = np.flip(data, source)
+        begin = min(0, int(steps[axis, source])) * (data.shape[source] - 1)
+        start.append(int(steps[axis, 3]) + begin)
+    data = data.transpose(order)
+    part = tuple(slice(at, at + size) for at, size in zip(start, data.shape, strict=True))
+    assert min(start) >= 0
+    np.maximum(labels[part], data.astype(np.uint8), out=labels[part])
 
 
 def _nrrd(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
