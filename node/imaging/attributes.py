@@ -7,6 +7,7 @@ functions give that. What a missing value means is decided by whoever asks.
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
@@ -39,10 +40,20 @@ are among them by inheritance. Anything else is a bug and flies."""
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """Silence pydicom's warnings on odd values; what is wrong is said by our own reasons."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence what pydicom warns and logs about odd values.
+
+    What is wrong is said by our own reasons; pydicom's messages quote values, which may be those
+    of a patient.
+    """
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:

@@ -52,7 +52,7 @@ def write(memory: int, offset: int, pixels: Any, shape: tuple[int, int], cell_by
         raise ValueError(f"decoded to shape {pixels.shape}, wanted {shape}")
     if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > cell_bytes:
         raise ValueError(f"decoded to {pixels.dtype}, wanted {cell_bytes} bytes")
-    cells = memoryview(pixels.astype(f"<u{cell_bytes}").tobytes())
+    cells = memoryview(pixels.astype(f"<u{cell_bytes}", order="C", copy=False)).cast("B")
     while cells:
         done = os.pwrite(memory, cells, offset)
         cells, offset = cells[done:], offset + done

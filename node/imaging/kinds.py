@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pydicom.uid import UID
+
 from node.imaging.attributes import integer, text, texts
 from node.imaging.values import SourceInstance
 from node.reasons import Reason
@@ -71,15 +73,20 @@ def is_derived(values: tuple[str, ...]) -> bool:
     return values[:2] == ("DERIVED", "SECONDARY") and not _STILL_SLICES.intersection(values[2:3])
 
 
+def _promises_pixels(instance: SourceInstance) -> bool:
+    named = "Image Storage" in UID(instance.sop_class_uid).name
+    return named or integer(instance.header, "Rows") is not None
+
+
 def refuse_kind(instance: SourceInstance) -> tuple[Reason, str] | None:
     """Return why an instance cannot be voxels whatever its geometry, or None."""
     header, sop_class = instance.header, instance.sop_class_uid
     if sop_class in _RESULT_CLASSES:
         return Reason.DERIVED, "They hold results (segmentation, dose or map), not a measurement."
     if instance.pixels is None:
-        if sop_class.startswith(_PIXELLESS_CLASSES) or integer(header, "Rows") is None:
+        if sop_class.startswith(_PIXELLESS_CLASSES) or not _promises_pixels(instance):
             return Reason.NOT_AN_IMAGE, "They hold no pixel element."
-        return Reason.BAD_HEADER, "The file ends before its pixel element."
+        return None  # damage, which `refuse_format` names: it counts against the whole series
     if sop_class in _ULTRASOUND_CLASSES or text(header, "Modality").upper() in ("US", "IVUS"):
         return (
             Reason.NO_GEOMETRY,

@@ -127,7 +127,7 @@ def refuse_format(instance: SourceInstance) -> tuple[Reason, str] | None:
     """Return why the pixels of an instance cannot be read, as far as headers tell, or None."""
     place = instance.pixels
     if place is None:
-        return Reason.NOT_AN_IMAGE, "They hold no pixel element."
+        return Reason.BAD_HEADER, "The file ends before its pixel element."
     known = place.transfer_syntax in NATIVE or place.transfer_syntax in COMPRESSED
     if not known:
         name = syntax_name(place.transfer_syntax)

@@ -70,14 +70,8 @@ def find_in_series(
     """Find the volumes of one series; every instance carries the same Series Instance UID."""
     series_uid = text(instances[0].header, "SeriesInstanceUID")
     modality = text(instances[0].header, "Modality")
-    parts: list[VolumePlan | Refusal]
     identity = _mixed_identity(instances)
-    once = [identity] if identity else _each_once(instances)
-    if isinstance(once[0], Refusal):
-        parts = [refusal for refusal in once if isinstance(refusal, Refusal)]
-    else:
-        kept = [instance for instance in once if isinstance(instance, SourceInstance)]
-        parts = _parts(kept, min_slices)
+    parts = [identity] if identity else _parts(instances, min_slices)
     parts.sort(key=lambda part: isinstance(part, Refusal))
     numbered: list[VolumePlan | Refusal] = []
     for number, part in enumerate(parts, start=1):
@@ -103,20 +97,18 @@ def _mixed_identity(instances: Sequence[SourceInstance]) -> Refusal | None:
     )
 
 
-def _each_once(instances: Sequence[SourceInstance]) -> list[SourceInstance | Refusal]:
+def _each_once(instances: Sequence[SourceInstance]) -> list[SourceInstance] | Refusal:
     """Return each SOP Instance UID once, sorted; equal copies collapse, other copies refuse."""
     by_uid: dict[str, list[SourceInstance]] = defaultdict(list)
     for instance in instances:
         by_uid[instance.sop_instance_uid].append(instance)
     for uid, copies in by_uid.items():
         if len(copies) > 1 and len({_file_digest(copy) for copy in copies}) > 1:
-            return [
-                _refusal(
-                    Reason.DUPLICATE_POSITION,
-                    f"{len(copies)} different files carry the SOP Instance UID {uid}.",
-                    copies,
-                )
-            ]
+            return _refusal(
+                Reason.DUPLICATE_POSITION,
+                f"{len(copies)} different files carry the SOP Instance UID {uid}.",
+                copies,
+            )
     return [by_uid[uid][0] for uid in sorted(by_uid)]
 
 
@@ -131,14 +123,36 @@ def _file_digest(instance: SourceInstance) -> str:
 def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumePlan | Refusal]:
     parts: list[VolumePlan | Refusal] = []
     refused: dict[tuple[Reason, str], list[SourceInstance]] = defaultdict(list)
-    damaged = False
-    frames: list[Frame] = []
+    images: list[SourceInstance] = []
     for instance in instances:
         fault = refuse_kind(instance)
         if fault is None:
-            fault = refuse_format(instance)
-            damaged = damaged or fault is not None
+            images.append(instance)
+        else:
+            refused[fault].append(instance)
+    once = _each_once(images)
+    if isinstance(once, Refusal):
+        parts.append(once)
+    else:
+        parts += _of_images(once, refused, min_slices)
+    for reason, explanation in sorted(refused):
+        left_out = refused[reason, explanation]
+        parts.append(_refusal(reason, f"{len(left_out)} instance(s). {explanation}", left_out))
+    return parts
+
+
+def _of_images(
+    images: Sequence[SourceInstance],
+    refused: dict[tuple[Reason, str], list[SourceInstance]],
+    min_slices: int,
+) -> list[VolumePlan | Refusal]:
+    """Build the volumes of images; what cannot be used is added to `refused`."""
+    damaged = False
+    frames: list[Frame] = []
+    for instance in images:
+        fault = refuse_format(instance)
         if fault is not None:
+            damaged = True
             refused[fault].append(instance)
             continue
         for item in _frames(instance):
@@ -148,12 +162,10 @@ def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumeP
                 refused[item].append(instance)
                 damaged = damaged or item[0] is Reason.BAD_HEADER
     by_modality = _by(frames, lambda frame: text(frame.instance.header, "Modality"))
+    parts: list[VolumePlan | Refusal] = []
     # A volume without its damaged slices would be a shorter one that looks whole.
     for group in [] if damaged else by_modality.values():
         parts += _of_one_modality(group, min_slices)
-    for reason, explanation in sorted(refused):
-        left_out = refused[reason, explanation]
-        parts.append(_refusal(reason, f"{len(left_out)} instance(s). {explanation}", left_out))
     return parts
 
 
