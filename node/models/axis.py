@@ -85,8 +85,9 @@ class Axis:
         centres = np.arange(inside.start, inside.stop) + 0.5
         positions = (centres - self.start) / self.ratio - 0.5
         if back == "nearest":
-            # Halves go up on both sides of the axis alike; rint would go to even numbers.
-            positions = np.floor(positions + 0.5)
+            # Halfway between two, both count: always taking the upper one would move labels.
+            halfway = np.abs(positions - np.floor(positions) - 0.5) < 1e-6
+            positions = np.where(halfway, positions, np.rint(positions))
         return _linear(positions, self.model_count)
 
 

@@ -7,7 +7,7 @@ corner belongs together, or a thin vessel would fall into crumbs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,27 +124,35 @@ def _drop_small(view: Labels, step: DropSmall, voxel_ml: float) -> None:
 
 
 def _fill_holes(view: Labels, numbers: Sequence[int]) -> None:
-    for plane in view:
-        for label in numbers:
-            mask = plane == label
-            if mask.any():
-                plane[ndimage.binary_fill_holes(mask) & (plane == 0)] = label
+    for label in numbers:
+        for plane in _planes_around(view, label, grow=(0, 0)):
+            filled = ndimage.binary_fill_holes(plane == label)
+            plane[filled & (plane == 0)] = label
 
 
 def _close(view: Labels, step: Close, spacing_mm: tuple[float, float, float]) -> None:
     """Close each plane by distances, so that the disc is round in mm on any pixel shape."""
-    for plane in view:
-        for label in step.labels:
-            mask = plane == label
-            if not mask.any():
-                continue
-            away = ndimage.distance_transform_edt(~mask, sampling=spacing_mm[1:])
+    pixel = spacing_mm[1:]
+    grow = (math.ceil(step.radius_mm / pixel[0]) + 1, math.ceil(step.radius_mm / pixel[1]) + 1)
+    for label in step.labels:
+        for plane in _planes_around(view, label, grow=grow):
+            away = ndimage.distance_transform_edt(plane != label, sampling=pixel)
             wide = away <= step.radius_mm
             if not wide.all():
-                wide = (
-                    ndimage.distance_transform_edt(wide, sampling=spacing_mm[1:]) > step.radius_mm
-                )
+                wide = ndimage.distance_transform_edt(wide, sampling=pixel) > step.radius_mm
             plane[wide & (plane == 0)] = label
+
+
+def _planes_around(view: Labels, label: int, *, grow: tuple[int, int]) -> Iterator[Labels]:
+    """Yield, for each plane that has the label, the part of it around the label."""
+    for plane in view:
+        mask = plane == label
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if rows.size:
+            yield plane[
+                max(0, rows[0] - grow[0]) : rows[-1] + 1 + grow[0],
+                max(0, columns[0] - grow[1]) : columns[-1] + 1 + grow[1],
+            ]
 
 
 class _Sides:

@@ -54,17 +54,17 @@ step = "keep_largest"
 labels = [1]
 count = 2
 [[postprocess]]
-step = "close"
-labels = [1]
-radius_mm = 6
-[[postprocess]]
-step = "fill_holes"
-labels = [1]
-[[postprocess]]
 step = "split_sides"
 label = 1
 right = 1
 left = 2
+[[postprocess]]
+step = "close"
+labels = [1, 2]
+radius_mm = 6
+[[postprocess]]
+step = "fill_holes"
+labels = [1, 2]
 [[segments]]
 number = 1
 label = "Right lung"
