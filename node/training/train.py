@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save
 
 from node.training.lung_ct import LUNG_CT
+from node.training.mr import MR_PHANTOM
 from node.training.recipe import Budget, Recipe, recipe_named
 from node.training.template import Score, template_card, write_card
 from node.training.trainer import Progress, Report, fit_network
 
-RECIPES: Final[Mapping[str, Recipe]] = {LUNG_CT.name: LUNG_CT}
+RECIPES: Final[Mapping[str, Recipe]] = {LUNG_CT.name: LUNG_CT, MR_PHANTOM.name: MR_PHANTOM}
 """Every model that can be made again, by name."""
 
 WEIGHTS_FILE: Final = "weights.safetensors"
