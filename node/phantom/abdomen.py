@@ -8,10 +8,11 @@ import numpy as np
 
 from node.phantom.landmarks import Landmarks
 from node.phantom.lungs import ChestSpace, Lungs
-from node.phantom.planes import F32, Plane
+from node.phantom.planes import F32
+from node.phantom.scene import Scene, paint
 from node.phantom.shapes import Ellipsoid
 from node.phantom.smooth import Field, draw_field
-from node.phantom.tissue import cover_of, paint
+from node.phantom.tissue import Tissue
 from node.phantom.trunk import Frame, Trunk
 from node.phantom.tubes import Capsules, coverage, tube
 
@@ -60,62 +61,46 @@ class Abdomen:
     uneven: Field
 
 
-def paint_abdomen(
-    hu: F32,
-    plane: Plane,
-    abdomen: Abdomen,
-    tissue_hu: tuple[float, float],
-    space: ChestSpace,
-    frame: Frame,
-) -> F32:
-    """Paint diaphragm and organs below it; return the abdomen's coverage.
-
-    Args:
-        hu: Picture, changed in place.
-        plane: Where.
-        abdomen: What.
-        tissue_hu: HU of fat and muscle.
-        space: Where the diaphragm is.
-        frame: The trunk's coordinates.
-    """
-    px = plane.pixel_mm
+def paint_abdomen(scene: Scene, abdomen: Abdomen, tissue: Tissue, space: ChestSpace) -> F32:
+    """Paint diaphragm and organs below it; return the abdomen's coverage."""
     if space.below.max() < -10:
-        return np.zeros(plane.shape, np.float32)
-    region = np.clip(0.5 + space.below / space.softness, 0, 1) * cover_of(frame.cage, px)
-    region = region.astype(np.float32)
-    points = frame.points
+        return np.zeros(scene.plane.shape, np.float32)
+    frame, points = scene.frame, scene.frame.points
+    region = np.clip(0.5 + space.below / space.softness, 0, 1) * scene.cover(frame.cage)
     uneven = abdomen.uneven.at(points)
-    inner = np.full(plane.shape, tissue_hu[0], np.float32) + 10 * uneven
-    inset = np.maximum(frame.cage + 2, 3.5 - space.below)
-    edge = np.float32(abdomen.liver_reach) * np.clip(0.35 - frame.v, 0, 1.2) + 6 * uneven
-    edge = np.maximum(edge, -70 * np.clip(frame.v - 0.1, 0, 1))
-    low = abdomen.liver_end + 0.6 * (frame.x + 60) - points.z
-    liver = np.maximum(np.maximum(inset, frame.x - edge), 0.7 * low)
-    paint(inner, cover_of(liver, px), abdomen.liver)
+    inner = np.full(scene.plane.shape, tissue.fat, np.float32) + 10 * uneven
+    inset = np.maximum(frame.cage + 2, 3.5 - space.below)  # within the diaphragm
+    paint(inner, scene.cover(_liver_distance(abdomen, frame, inset, uneven)), abdomen.liver)
     for organ, value in abdomen.organs:
         if organ.touches(points, 5):
-            paint(
-                inner, cover_of(np.maximum(organ.distance(points) + 3 * uneven, inset), px), value
-            )
+            off = np.maximum(organ.distance(points) + 3 * uneven, inset)
+            paint(inner, scene.cover(off), value)
     for loop in abdomen.bowel:
-        wall = coverage(plane, loop.wall)
+        wall = coverage(scene.plane, loop.wall)
         if not wall.any():
             continue
         paint(inner, wall, 35.0)
-        lumen = coverage(plane, loop.lumen) * cover_of(inset + 2, px)
+        lumen = coverage(scene.plane, loop.lumen) * scene.cover(inset + 2)
         content = np.clip(loop.content + loop.mottled * uneven, -1000, 90)
         paint(inner, lumen, content.astype(np.float32))
     if abdomen.stomach.touches(points, 5):
         outer = np.maximum(abdomen.stomach.distance(points) + 3 * uneven, inset)
-        paint(inner, cover_of(outer, px), 40.0)
-        lumen = cover_of(outer + 3.5, px)
+        paint(inner, scene.cover(outer), 40.0)
+        lumen = scene.cover(outer + 3.5)
         paint(inner, lumen, abdomen.stomach_fluid)
         level = points.y - np.float32(abdomen.stomach_level)
-        paint(inner, lumen * cover_of(level, px), -985.0)
-    crust = cover_of(np.minimum(np.abs(space.below) - 2.0, -frame.cage - 2.0), px)
-    paint(inner, crust, tissue_hu[1])
-    paint(hu, region, inner)
-    return region
+        paint(inner, lumen * scene.cover(level), -985.0)
+    crust = scene.cover(np.minimum(np.abs(space.below) - 2.0, -frame.cage - 2.0))
+    paint(inner, crust, tissue.muscle)
+    paint(scene.hu, region.astype(np.float32), inner)
+    return np.asarray(region, dtype=np.float32)
+
+
+def _liver_distance(abdomen: Abdomen, frame: Frame, inset: F32, uneven: F32) -> F32:
+    edge = np.float32(abdomen.liver_reach) * np.clip(0.35 - frame.v, 0, 1.2) + 6 * uneven
+    edge = np.maximum(edge, -70 * np.clip(frame.v - 0.1, 0, 1))
+    low = abdomen.liver_end + 0.6 * (frame.x + 60) - frame.points.z
+    return np.asarray(np.maximum(np.maximum(inset, frame.x - edge), 0.7 * low), dtype=np.float32)
 
 
 def draw_abdomen(

@@ -230,7 +230,7 @@ def lesions_of(patient: ChestPatient) -> tuple[Lesion, ...]:
     """Return the patient's nodules and masses with their exact volumes."""
     found = []
     for number, lump in enumerate(patient.disease.lumps, start=1):
-        middle = float(patient.trunk.middle_x(np.float32(lump.centre[2])))
+        middle = float(patient.trunk.middle_x(np.asarray(lump.centre[2], np.float32)))
         found.append(
             Lesion(
                 number=number,

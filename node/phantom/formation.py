@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.phantom.planes import F32, Plane
@@ -82,8 +83,8 @@ def form_image(
     picture = picture + np.float32(formation.offset)
     np.clip(picture, HU_LOWEST, HU_HIGHEST, out=picture)
     if formation.outside is not None:
-        _blank(picture, plane, formation)
-    return picture.astype(np.float32, copy=False)
+        picture[beyond_circle(plane)] = formation.outside
+    return np.asarray(picture, dtype=np.float32)
 
 
 def _cut_tile(tile: F32, shape: tuple[int, int], rng: np.random.Generator) -> F32:
@@ -104,20 +105,21 @@ def _cut_tile(tile: F32, shape: tuple[int, int], rng: np.random.Generator) -> F3
 
 def _reduced(tile: F32, tile_mm: float, pixel_mm: float) -> F32:
     """Return the tile as seen in coarser pixels, where averaging takes noise away."""
-    k = int(round(pixel_mm / tile_mm))
+    k = round(pixel_mm / tile_mm)
     if k < 2:
         return tile
     side = tile.shape[0] // k
-    return tile[: side * k, : side * k].reshape(side, k, side, k).mean(axis=(1, 3))
+    blocks = tile[: side * k, : side * k].reshape(side, k, side, k)
+    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
-def _blank(picture: F32, plane: Plane, formation: Formation) -> None:
-    """Set what lies outside the circle round the image's centre."""
+def beyond_circle(plane: Plane) -> NDArray[np.bool_]:
+    """Return the pixels outside the circle of reconstruction, the largest that the square holds."""
     row, column = plane.spacing_mm
-    y = (np.arange(plane.shape[0], dtype=np.float32) - (plane.shape[0] - 1) / 2)[:, None] * row
-    x = (np.arange(plane.shape[1], dtype=np.float32) - (plane.shape[1] - 1) / 2)[None, :] * column
+    y = (np.arange(plane.shape[0]) - (plane.shape[0] - 1) / 2)[:, None] * row
+    x = (np.arange(plane.shape[1]) - (plane.shape[1] - 1) / 2)[None, :] * column
     radius = max(plane.shape[0] * row, plane.shape[1] * column) / 2
-    picture[x * x + y * y > radius * radius] = formation.outside
+    return np.asarray(x * x + y * y > radius * radius)
 
 
 def draw_formation(

@@ -31,13 +31,13 @@ class Landmarks:
 
     def at(self, x: float, v: float, t: float) -> Position:
         """Return LPS of x mm left of the midline at depth v (-1 front) and level t."""
-        z = np.float32(t * self.trunk.height)
+        z = np.asarray(t * self.trunk.height, np.float32)
         half_y = float(self.trunk.half_widths(z)[1])
         y = float(self.trunk.centre_y(z)) + v * half_y
         return float(self.trunk.middle_x(z)) + x * self.scale, y, float(z)
 
     def before_spine(self, x: float, gap: float, t: float) -> Position:
         """Return LPS of x mm left of the midline and `gap` mm before the vertebrae."""
-        z = np.float32(t * self.trunk.height)
+        z = np.asarray(t * self.trunk.height, np.float32)
         y = float(self.trunk.vertebra_y(z)) - self.spine_mm - gap
         return float(self.trunk.middle_x(z)) + x * self.scale, y, float(z)

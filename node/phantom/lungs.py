@@ -78,7 +78,7 @@ class ChestSpace:
     softness: F32
 
 
-def diaphragm_height(trunk: Trunk, lungs: Lungs, frame: Frame) -> F32:
+def diaphragm_height(lungs: Lungs, frame: Frame) -> F32:
     """Return z of the diaphragm over each point."""
     u, v = frame.u, frame.v
     q = ((np.abs(u) - 0.45) / 0.56) ** 2 + ((v + 0.12) / 1.12) ** 2
@@ -89,7 +89,9 @@ def diaphragm_height(trunk: Trunk, lungs: Lungs, frame: Frame) -> F32:
     height = right + (left - right) * share
     deepest = lungs.deepest_mm[0] + (lungs.deepest_mm[1] - lungs.deepest_mm[0]) * share
     height = np.maximum(height, deepest)
-    return (height + np.float32(lungs.uneven_mm) * lungs.uneven.at(frame.points)).astype(np.float32)
+    return np.asarray(
+        (height + np.float32(lungs.uneven_mm) * lungs.uneven.at(frame.points)), dtype=np.float32
+    )
 
 
 def chest_space(
@@ -112,7 +114,7 @@ def chest_space(
         thickness_mm: Slice thickness: softness of lying borders.
     """
     middle, side = mediastinum_distance(trunk, organs, frame)
-    height = diaphragm_height(trunk, lungs, frame)
+    height = diaphragm_height(lungs, frame)
     below = height - frame.points.z
     softness = _softness(height, pixel_mm, thickness_mm)
     lung = np.maximum(frame.cage, -middle) / np.float32(pixel_mm)
@@ -141,7 +143,7 @@ def _apex_distance(lungs: Lungs, frame: Frame, side: F32) -> F32:
         found.append((q - 1) * np.float32(min(apex.radius_x, apex.radius_y)))
     near = (frame.t > min(a.begins for a in lungs.apex)).astype(np.float32)
     distance = np.where(side < 0, found[0], found[1])
-    return np.where(near > 0, distance, np.float32(-1e3)).astype(np.float32)
+    return np.asarray(np.where(near > 0, distance, np.float32(-1e3)), dtype=np.float32)
 
 
 def draw_lungs(rng: np.random.Generator, trunk: Trunk, nodes: F32, *, hard: bool) -> Lungs:

@@ -103,7 +103,7 @@ def mediastinum_distance(trunk: Trunk, organs: Mediastinum, frame: Frame) -> tup
         inside = np.minimum(
             inside, organs.heart.distance(frame.points) - np.float32(organs.heart_fat)
         )
-    return inside.astype(np.float32), side.astype(np.float32)
+    return np.asarray(inside, np.float32), np.asarray(side, np.float32)
 
 
 def spine_distance(trunk: Trunk, organs: Mediastinum, frame: Frame) -> F32:
@@ -112,7 +112,7 @@ def spine_distance(trunk: Trunk, organs: Mediastinum, frame: Frame) -> F32:
     rho = np.sqrt(frame.x**2 + y**2) + np.float32(1e-3)
     body = radial_distance(frame.x, y, organs.spine_x + 2, organs.spine_y + 2, power=2.3, rho=rho)
     wedge = np.maximum(np.abs(frame.x) - (organs.spine_x - 1 + 0.75 * y), -2 - y) * np.float32(0.8)
-    return np.minimum(body, wedge).astype(np.float32)
+    return np.asarray(np.minimum(body, wedge), dtype=np.float32)
 
 
 def draw_mediastinum(
@@ -176,7 +176,8 @@ def _draw_heart(
     u = rng.uniform
     grow = scale * float(u(0.88, 1.12)) * (float(u(1, 1.25)) if hard else 1.0)
     radii = (float(u(52, 70)) * grow, float(u(38, 50)) * grow, float(u(40, 54)) * grow)
-    z = np.float32(max(tendon_mm + radii[2] * u(0.62, 0.85), 0.16 * trunk.height))
+    level = max(tendon_mm + radii[2] * u(0.62, 0.85), 0.16 * trunk.height)
+    z = np.asarray(level, np.float32)
     y = float(trunk.centre_y(z)) - float(trunk.half_widths(z)[1]) * u(0.12, 0.32)
     long = np.array([0.78, -0.42, -u(0.25, 0.7)])  # to the left, the front and the feet
     long += rng.normal(0, 0.08, 3)

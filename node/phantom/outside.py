@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from node.phantom.planes import F32, Plane
+from node.phantom.planes import F32, Points
+from node.phantom.scene import Scene, paint
 from node.phantom.smooth import Field, draw_field
-from node.phantom.tissue import cover_of, paint
 from node.phantom.trunk import Frame, Trunk
 from node.phantom.tubes import Capsules, coverage, tube
 
@@ -72,13 +72,34 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Wrap:
+    """A blanket that follows the skin.
+
+    Attributes:
+        gap: Air between it and the skin, mm.
+        thick: mm.
+        hu: Attenuation.
+        front: It covers what lies in front of this v.
+        low: Lowest z.
+        high: Highest z.
+    """
+
+    gap: float
+    thick: float
+    hu: float
+    front: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Outside:
     """Everything round one patient.
 
     Attributes:
         foam: Mattress and table filling: two sheets between which foam lies, with its HU.
         sheets: Table shells, plates, blankets.
-        wraps: Blankets that follow the skin: gap, thickness, HU, lowest v, lowest z, highest z.
+        wraps: Blankets that follow the skin.
         rings: Tubes, pillows, head rests.
         wires: Leads and lines.
         wires_hu: Their attenuation.
@@ -87,51 +108,53 @@ class Outside:
 
     foam: tuple[tuple[Sheet, Sheet, float], ...]
     sheets: tuple[Sheet, ...]
-    wraps: tuple[tuple[float, float, float, float, float, float], ...]
+    wraps: tuple[Wrap, ...]
     rings: tuple[Ring, ...]
     wires: Capsules
     wires_hu: float
     uneven: Field
 
 
-def paint_outside(hu: F32, plane: Plane, outside: Outside, frame: Frame, skin: F32) -> None:
+def paint_outside(scene: Scene, outside: Outside) -> None:
     """Paint everything round the patient; the body is painted over it later."""
-    px = plane.pixel_mm
+    hu, px, frame = scene.hu, scene.pixel_mm, scene.frame
     points = frame.points
     waves = outside.uneven.at(points)
     for top, bottom, value in outside.foam:
         if not _in_reach(top.low, top.high, points.z):
             continue
-        between = np.maximum(
-            _height(top, frame, waves) - points.y, points.y - _height(bottom, frame, waves)
-        )
+        high, low = _height(top, frame, waves), _height(bottom, frame, waves)
+        between = np.maximum(high - points.y, points.y - low)
         between = np.maximum(between, np.abs(points.x - top.middle) - top.half)
-        paint(hu, cover_of(_cut(between, top.low, top.high, points.z), px), value + 8 * waves)
+        between = _cut(between, top.low, top.high, points.z)
+        paint(hu, scene.cover(between), value + 8 * waves)
     for ring in outside.rings:
-        if not _in_reach(ring.low, ring.high, points.z):
-            continue
-        x = (points.x - np.float32(ring.x)) / np.float32(ring.half_x)
-        y = (points.y - np.float32(ring.y)) / np.float32(ring.half_y)
-        off = (np.sqrt(x * x + y * y) - 1) * np.float32(min(ring.half_x, ring.half_y))
-        off = _cut(off, ring.low, ring.high, points.z)
-        paint(hu, cover_of(off, px), ring.hu)
-        paint(hu, cover_of(off + ring.wall, px), ring.filling)
+        if _in_reach(ring.low, ring.high, points.z):
+            off = _cut(_ring_distance(ring, points), ring.low, ring.high, points.z)
+            paint(hu, scene.cover(off), ring.hu)
+            paint(hu, scene.cover(off + ring.wall), ring.filling)
     for sheet in outside.sheets:
         if not _in_reach(sheet.low, sheet.high, points.z):
             continue
         off = np.abs(points.y - _height(sheet, frame, waves)) - np.float32(sheet.thick / 2)
         off = np.maximum(off, np.abs(points.x - np.float32(sheet.middle)) - np.float32(sheet.half))
         off = _cut(off, sheet.low, sheet.high, points.z)
-        weak = min(1.0, sheet.thick / px)
-        paint(hu, cover_of(off, px) * np.float32(weak), sheet.hu)
-    for gap, thick, value, front, low, high in outside.wraps:
-        if not _in_reach(low, high, points.z):
+        paint(hu, scene.cover(off) * np.float32(min(1.0, sheet.thick / px)), sheet.hu)
+    for wrap in outside.wraps:
+        if not _in_reach(wrap.low, wrap.high, points.z):
             continue
-        off = np.abs(skin - gap * (1.3 + 0.9 * waves)) - np.float32(thick / 2)
-        off = np.maximum(off, frame.y - front * frame.half_y)
-        off = _cut(off, low, high, points.z)
-        paint(hu, cover_of(off.astype(np.float32), px) * min(1.0, thick / px), value)
-    paint(hu, coverage(plane, outside.wires, thin=True), outside.wires_hu)
+        off = np.abs(scene.skin - wrap.gap * (1.3 + 0.9 * waves)) - np.float32(wrap.thick / 2)
+        off = np.maximum(off, frame.y - wrap.front * frame.half_y)
+        off = _cut(off, wrap.low, wrap.high, points.z)
+        paint(hu, scene.cover(off) * np.float32(min(1.0, wrap.thick / px)), wrap.hu)
+    paint(hu, coverage(scene.plane, outside.wires, thin=True), outside.wires_hu)
+
+
+def _ring_distance(ring: Ring, points: Points) -> F32:
+    x = (points.x - np.float32(ring.x)) / np.float32(ring.half_x)
+    y = (points.y - np.float32(ring.y)) / np.float32(ring.half_y)
+    smaller = np.float32(min(ring.half_x, ring.half_y))
+    return np.asarray((np.sqrt(x * x + y * y) - 1) * smaller, dtype=np.float32)
 
 
 def _height(sheet: Sheet, frame: Frame, waves: F32) -> F32:
@@ -145,7 +168,7 @@ def _in_reach(low: float, high: float, z: F32) -> bool:
 
 
 def _cut(off: F32, low: float, high: float, z: F32) -> F32:
-    return np.maximum(off, np.maximum(low - z, z - high)).astype(np.float32)
+    return np.asarray(np.maximum(off, np.maximum(low - z, z - high)), dtype=np.float32)
 
 
 def draw_outside(rng: np.random.Generator, trunk: Trunk, nodes: F32, *, hard: bool) -> Outside:
@@ -165,7 +188,16 @@ def draw_outside(rng: np.random.Generator, trunk: Trunk, nodes: F32, *, hard: bo
         low = u(-1.0, 0.6) * trunk.height
         high = low + u(0.2, 2.0) * trunk.height
         gap = float(u(0.5, 22))
-        wraps.append((gap, float(u(1, 5)), float(u(-850, -50)), float(u(-0.7, 1.6)), low, high))
+        wraps.append(
+            Wrap(
+                gap=gap,
+                thick=float(u(1, 5)),
+                hu=float(u(-850, -50)),
+                front=float(u(-0.7, 1.6)),
+                low=float(low),
+                high=float(high),
+            )
+        )
     wires = []
     for _ in range(int(rng.poisson(1.2 * more)) + 1):
         side = u(-1, 1) * trunk.half_x * 1.2

@@ -9,9 +9,9 @@ import numpy as np
 from node.phantom.disease import Disease
 from node.phantom.lungs import ChestSpace
 from node.phantom.mediastinum import Mediastinum
-from node.phantom.planes import F32, Plane
+from node.phantom.planes import F32
+from node.phantom.scene import Scene, cover_of, paint
 from node.phantom.smooth import Field, draw_field
-from node.phantom.tissue import cover_of, paint
 from node.phantom.trunk import Frame
 from node.phantom.tubes import coverage
 from node.phantom.vessels import LungVessels
@@ -64,103 +64,120 @@ class LungCover:
     consolidation: F32
 
 
-def paint_lungs(  # noqa: PLR0915 - one finding after the other, air first
-    hu: F32,
-    plane: Plane,
-    lung: Parenchyma,
-    organs: Mediastinum,
-    disease: Disease,
-    blood_hu: float,
+def paint_lungs(
+    scene: Scene,
     space: ChestSpace,
-    frame: Frame,
+    lung: Parenchyma,
+    disease: Disease,
+    organs: Mediastinum,
+    *,
+    blood_hu: float,
 ) -> LungCover:
     """Paint both lungs and their disease; return what of it counts as lung.
 
     Args:
-        hu: Picture with mediastinum and abdomen already in it, changed in place.
-        plane: Where.
-        lung: Texture and vessels.
-        organs: The mediastinum, whose large vessels and bronchi are not lung.
-        disease: What is wrong.
-        blood_hu: Attenuation of blood.
+        scene: Picture with mediastinum and abdomen already in it.
         space: Where the lungs are.
-        frame: The trunk's coordinates.
+        lung: Texture and vessels.
+        disease: What is wrong.
+        organs: The mediastinum, whose large vessels and bronchi are not lung.
+        blood_hu: Attenuation of blood.
     """
     cover = cover_of(space.lung, 1.0)
     if not cover.any():
+        _paint_tracts(scene, organs, blood_hu)
         return LungCover(cover, cover, cover)
-    points, px = frame.points, plane.pixel_mm
-    fine, coarse = lung.fine.at(points), lung.coarse.at(points)
-    depth = -space.lung * np.float32(px)  # mm from the lung's border
+    frame, plane = scene.frame, scene.plane
+    fine, coarse = lung.fine.at(frame.points), lung.coarse.at(frame.points)
+    depth = -space.lung * np.float32(scene.pixel_mm)  # mm from the lung's border
     air = lung.air + lung.gradient * np.clip(0.5 + 0.5 * frame.v, 0, 1)
     inner = (air + lung.texture * fine + lung.mosaic * coarse).astype(np.float32)
-    _paint_fissures(inner, lung, space, frame, coarse, plane)
+    _paint_fissures(inner, scene, lung, space, coarse)
     _paint_diffuse(inner, disease, depth, frame)
-    out = cover_of(np.minimum(space.mediastinum, 0), 1.0) * 0  # what is inside but not lung
     vessels = lung.vessels
     paint(inner, coverage(plane, vessels.wall, thin=True), blood_hu * 0.4)
     paint(inner, coverage(plane, vessels.lumen, thin=True), -960.0)
     paint(inner, coverage(plane, vessels.blood, thin=True), blood_hu)
+    solid = _paint_focal(inner, scene, disease, fine)
+    wet, pressed = _paint_effusion(inner, scene, disease, space, coarse)
+    solid = np.maximum(solid, pressed)
+    paint(scene.hu, cover, inner)
     large = vessels.blood.where(vessels.blood.start_mm > _LARGEST_LUNG_VESSEL_MM)
-    out = np.maximum(out, coverage(plane, large))
-    fluid = np.where(space.side < 0, disease.effusion_v[0], disease.effusion_v[1])
-    solid = np.zeros_like(cover)
-    for patch in disease.patches:
-        inside = cover_of(patch.distance(points) / 2, px)
-        if patch.solid:
-            air_in = np.clip(1 - np.abs(fine) / 0.12, 0, 1) * 0.9
-            paint(inner, inside, (patch.hu - 850 * air_in).astype(np.float32))
-            solid = np.maximum(solid, inside)
-        else:
-            haze = np.clip(patch.hu + 60 * fine, 0, 700)
-            inner += inside * np.minimum(haze, -60 - inner) * 0.95
-    for lump in disease.lumps:
-        if lump.touches(points):
-            inside = cover_of(lump.distance(points), px)
-            paint(inner, inside, (lump.hu + 8 * fine).astype(np.float32))
-            if lump.is_mass:
-                solid = np.maximum(solid, inside)
-                paint(hu, inside * (frame.cage < 12), lump.hu)
-    wet = np.zeros_like(cover)
-    if min(disease.effusion_v) < 1.5:
-        level = (fluid + disease.effusion_slope * frame.t - frame.v) * frame.half_y
-        rim = np.clip(6 - depth, 0, 6)  # the meniscus climbs along the wall
-        level = level - 3 * rim + 2 * coarse
-        paint(inner, cover_of(level - 14 - 6 * coarse, px), 45.0)  # lung pressed by the fluid
-        solid = np.maximum(solid, cover_of(level - 14 - 6 * coarse, px))
-        wet = cover_of(level, px)
-        paint(inner, wet, disease.effusion_hu)
-    paint(hu, cover, inner)
-    out = np.maximum(out, _tracts(hu, plane, organs, blood_hu))
-    free = cover * (1 - out)
+    hilum = np.maximum(coverage(plane, large), _paint_tracts(scene, organs, blood_hu))
+    free = cover * (1 - hilum)
     return LungCover(free * (1 - np.maximum(solid, wet)), free * wet, free * solid * (1 - wet))
 
 
-def _tracts(hu: F32, plane: Plane, organs: Mediastinum, blood_hu: float) -> F32:
+def _paint_tracts(scene: Scene, organs: Mediastinum, blood_hu: float) -> F32:
     """Paint great vessels and airway over lung and mediastinum; return what they cover."""
-    blood = coverage(plane, organs.blood)
-    paint(hu, blood, blood_hu)
-    wall = coverage(plane, organs.airway.grown(organs.airway_wall))
-    paint(hu, wall, 45.0)
-    paint(hu, coverage(plane, organs.airway), -985.0)
+    blood = coverage(scene.plane, organs.blood)
+    paint(scene.hu, blood, blood_hu)
+    wall = coverage(scene.plane, organs.airway.grown(organs.airway_wall))
+    paint(scene.hu, wall, 45.0)
+    paint(scene.hu, coverage(scene.plane, organs.airway), -985.0)
     return np.maximum(blood, wall)
 
 
+def _paint_focal(inner: F32, scene: Scene, disease: Disease, fine: F32) -> F32:
+    """Paint patches, nodules and masses; return what is no longer lung."""
+    points = scene.frame.points
+    solid = np.zeros(scene.plane.shape, np.float32)
+    for patch in disease.patches:
+        inside = scene.cover(np.float32(0.5) * patch.distance(points))
+        if patch.solid:
+            bronchogram = np.clip(1 - np.abs(fine) / 0.12, 0, 1) * 0.9
+            paint(inner, inside, (patch.hu - 850 * bronchogram).astype(np.float32))
+            solid = np.maximum(solid, inside)
+        else:
+            haze = np.clip(patch.hu + 60 * fine, 0, 700)
+            inner += inside * np.minimum(haze, -60 - inner) * np.float32(0.95)
+    for lump in disease.lumps:
+        if lump.touches(points):
+            inside = scene.cover(lump.distance(points))
+            paint(inner, inside, (lump.hu + 8 * fine).astype(np.float32))
+            if lump.is_mass:
+                solid = np.maximum(solid, inside)
+                paint(scene.hu, inside * (scene.frame.cage < 12), lump.hu)
+    return solid
+
+
+def _paint_effusion(
+    inner: F32, scene: Scene, disease: Disease, space: ChestSpace, coarse: F32
+) -> tuple[F32, F32]:
+    """Paint fluid behind the lungs; return it, and the lung that it presses airless."""
+    if min(disease.effusion_v) > 1.5:
+        none = np.zeros(scene.plane.shape, np.float32)
+        return none, none
+    frame = scene.frame
+    fluid = np.where(space.side < 0, disease.effusion_v[0], disease.effusion_v[1])
+    level = (fluid + disease.effusion_slope * frame.t - frame.v) * frame.half_y
+    rim = np.clip(
+        6 + space.lung * np.float32(scene.pixel_mm), 0, 6
+    )  # the meniscus climbs along the wall
+    level = level - 3 * rim + 2 * coarse
+    pressed = scene.cover(level - 14 - 6 * coarse)
+    wet = scene.cover(level)
+    paint(inner, pressed, 45.0)
+    paint(inner, wet, disease.effusion_hu)
+    return wet, pressed
+
+
 def _paint_fissures(
-    inner: F32, lung: Parenchyma, space: ChestSpace, frame: Frame, coarse: F32, plane: Plane
+    inner: F32, scene: Scene, lung: Parenchyma, space: ChestSpace, coarse: F32
 ) -> None:
     if lung.fissure <= 0:
         return
+    frame, plane = scene.frame, scene.plane
     low, high = lung.fissure_at
     shift = np.where(space.side < 0, 0.0, 0.04)
-    plane_t = low + (high - low) * (frame.v + 1) / 2 + shift + 0.02 * coarse
-    off = (frame.t - plane_t) * np.float32(0.6 * frame.half_y.mean())
+    oblique = low + (high - low) * (frame.v + 1) / 2 + shift + 0.02 * coarse
+    off = (frame.t - oblique) * np.float32(0.6 * frame.half_y.mean())
     width = np.float32(0.5 * plane.pixel_mm + 0.35 * plane.thickness_mm + 0.3)
     lines = np.clip(1.2 - np.abs(off) / width, 0, 1)
     minor = np.abs(frame.t - lung.minor - 0.025 * coarse) * 120 / width
     before = (space.side < 0) & (off > 0) & (frame.v < 0.3)
     lines = np.maximum(lines, np.clip(1 - minor, 0, 1) * before)
-    inner += (lung.fissure / (1 + 0.5 * plane.pixel_mm)) * lines
+    inner += ((lung.fissure / (1 + 0.5 * plane.pixel_mm)) * lines).astype(np.float32)
 
 
 def _paint_diffuse(inner: F32, disease: Disease, depth: F32, frame: Frame) -> None:

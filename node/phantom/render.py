@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.phantom.abdomen import paint_abdomen
-from node.phantom.formation import form_image
+from node.phantom.bones import paint_bones
+from node.phantom.formation import beyond_circle, form_image
 from node.phantom.lungs import ChestSpace, chest_space
 from node.phantom.outside import paint_outside
 from node.phantom.parenchyma import paint_lungs
 from node.phantom.patient import MARKER_MM, ChestPatient
 from node.phantom.planes import F32, Plane
-from node.phantom.tissue import cover_of, paint, paint_body, paint_bones
-from node.phantom.trunk import Frame, frame_at, skin_distance
+from node.phantom.scene import Scene, paint
+from node.phantom.trunk import frame_at, skin_distance
 from node.phantom.tubes import coverage
+from node.phantom.wall import paint_body
 
 BACKGROUND, RIGHT_LUNG, LEFT_LUNG = 0, 1, 2
 
@@ -46,88 +48,92 @@ def render(patient: ChestPatient, plane: Plane) -> Slice:
         patient: Who.
         plane: Where.
     """
-    px = plane.pixel_mm
     trunk = patient.trunk
     frame = frame_at(trunk, plane.points())
-    skin = skin_distance(trunk, frame)
-    hu = np.full(plane.shape, -1000.0, np.float32)
-    paint_outside(hu, plane, patient.outside, frame, skin)
-    covers = {"body": paint_body(hu, plane, trunk, patient.tissue, frame, skin)}
+    scene = Scene(
+        hu=np.full(plane.shape, -1000.0, np.float32),
+        plane=plane,
+        trunk=trunk,
+        frame=frame,
+        skin=skin_distance(trunk, frame),
+    )
     space = chest_space(
         trunk,
         patient.mediastinum,
         patient.lungs,
         frame,
-        pixel_mm=px,
+        pixel_mm=plane.pixel_mm,
         thickness_mm=plane.thickness_mm,
     )
-    _paint_inside(hu, plane, patient, space, frame, covers)
-    covers["spine"] = paint_bones(
-        hu, plane, trunk, patient.tissue, patient.mediastinum, frame, skin
-    )
+    covers: dict[str, F32] = {}
+    paint_outside(scene, patient.outside)
+    covers["body"] = paint_body(scene, patient.tissue)
+    _paint_mediastinal_fat(scene, patient)
+    covers["abdomen"] = paint_abdomen(scene, patient.abdomen, patient.tissue, space)
+    covers["heart"] = _paint_heart(scene, patient, space)
+    paint(scene.hu, coverage(plane, patient.mediastinum.oesophagus), 38.0)
+    paint(scene.hu, coverage(plane, patient.mediastinum.oesophagus_air), -960.0)
+    covers["spine"] = paint_bones(scene, patient.tissue, patient.mediastinum)
     lung = paint_lungs(
-        hu,
-        plane,
-        patient.parenchyma,
-        patient.mediastinum,
-        patient.disease,
-        patient.blood_hu,
+        scene,
         space,
-        frame,
+        patient.parenchyma,
+        patient.disease,
+        patient.mediastinum,
+        blood_hu=patient.blood_hu,
     )
-    right = (space.side < 0).astype(np.float32)
+    right = np.broadcast_to(space.side < 0, plane.shape)
     covers["right lung"] = lung.lung * right
-    covers["left lung"] = lung.lung * (1 - right)
+    covers["left lung"] = lung.lung * ~right
     covers["effusion"] = lung.effusion
     covers["consolidation"] = lung.consolidation
     covers["airway"] = coverage(plane, patient.mediastinum.airway)
     if patient.marker_mm is not None:
-        _paint_marker(hu, plane, patient.marker_mm)
-    labels = np.where(lung.lung > 0.5, np.where(right > 0, RIGHT_LUNG, LEFT_LUNG), BACKGROUND)
-    rng = _slice_stream(patient.seed, plane)
-    picture = form_image(hu, plane, patient.formation, frame, rng)
+        _paint_marker(scene, patient.marker_mm)
+    if patient.formation.outside is not None:  # what was not measured is no part of the truth
+        seen = ~beyond_circle(plane)
+        covers = {name: cover * seen for name, cover in covers.items()}
+    shown = covers["right lung"] + covers["left lung"]
+    labels = np.where(shown > 0.5, np.where(right, RIGHT_LUNG, LEFT_LUNG), BACKGROUND)
+    stream = _slice_stream(patient.seed, plane)
+    picture = form_image(scene.hu, plane, patient.formation, frame, stream)
     return Slice(np.rint(picture).astype(np.int16), labels.astype(np.uint8), covers)
 
 
-def _paint_inside(
-    hu: F32,
-    plane: Plane,
-    patient: ChestPatient,
-    space: ChestSpace,
-    frame: Frame,
-    covers: dict[str, F32],
-) -> None:
-    """Paint the mediastinum's fat, the abdomen, the heart and the oesophagus."""
-    px, tissue, organs = plane.pixel_mm, patient.tissue, patient.mediastinum
-    inside = cover_of(frame.cage, px) * (frame.t < 1.15)
+def _paint_mediastinal_fat(scene: Scene, patient: ChestPatient) -> None:
+    """Fill the cage with fat and soft tissue; what has a shape of its own is painted over it."""
+    frame, tissue = scene.frame, patient.tissue
+    inside = scene.cover(frame.cage) * (frame.t < 1.15)
     soft = np.clip(patient.fatty.at(frame.points) * 1.5 + 0.2 + 0.8 * (frame.t > 0.8), 0, 1)
-    paint(hu, inside, (tissue.fat + (tissue.muscle - 12 - tissue.fat) * soft).astype(np.float32))
-    covers["abdomen"] = paint_abdomen(
-        hu, plane, patient.abdomen, (tissue.fat, tissue.muscle), space, frame
-    )
-    heart = np.zeros(plane.shape, np.float32)
-    if organs.heart.touches(frame.points, 4):
-        off = organs.heart.distance(frame.points)
-        heart = cover_of(off, px) * np.clip(0.5 - (space.below + 4) / space.softness, 0, 1)
-        muscle = 40 + 0.45 * (patient.heart_hu - 40)
-        chamber = np.clip(-off / 12 - 0.5 + 0.4 * patient.fatty.at(frame.points), 0, 1)
-        paint(hu, heart.astype(np.float32), (muscle + (patient.heart_hu - muscle) * chamber))
-    covers["heart"] = heart.astype(np.float32)
-    paint(hu, coverage(plane, organs.oesophagus), 38.0)
-    paint(hu, coverage(plane, organs.oesophagus_air), -960.0)
+    value = tissue.fat + (tissue.muscle - 12 - tissue.fat) * soft
+    paint(scene.hu, inside, value.astype(np.float32))
 
 
-def _paint_marker(hu: F32, plane: Plane, centre: tuple[float, float, float]) -> None:
+def _paint_heart(scene: Scene, patient: ChestPatient, space: ChestSpace) -> F32:
+    heart, points = patient.mediastinum.heart, scene.frame.points
+    if not heart.touches(points, 4):
+        return np.zeros(scene.plane.shape, np.float32)
+    off = heart.distance(points)
+    above = np.clip(0.5 - (space.below + 4) / space.softness, 0, 1)
+    cover: F32 = (scene.cover(off) * above).astype(np.float32)
+    muscle = 40 + 0.45 * (patient.heart_hu - 40)
+    chamber = np.clip(-off / 12 - 0.5 + 0.4 * patient.fatty.at(points), 0, 1)
+    paint(scene.hu, cover, (muscle + (patient.heart_hu - muscle) * chamber).astype(np.float32))
+    return cover
+
+
+def _paint_marker(scene: Scene, centre: tuple[float, float, float]) -> None:
+    plane = scene.plane
     at = plane.to_plane(np.asarray([centre]))[0]
     row, column = plane.spacing_mm
     y = (np.arange(plane.shape[0]) * row - at[0])[:, None]
     x = (np.arange(plane.shape[1]) * column - at[1])[None, :]
     off = max(abs(float(at[2])) - plane.thickness_mm / 4, 0.0)
     gap = np.sqrt(x * x + y * y + off * off).astype(np.float32) - np.float32(MARKER_MM)
-    paint(hu, cover_of(gap, plane.pixel_mm), _MARKER_HU)
+    paint(scene.hu, scene.cover(gap), _MARKER_HU)
 
 
 def _slice_stream(seed: int, plane: Plane) -> np.random.Generator:
     """Return the random stream of a slice: the same level and direction gives the same noise."""
-    place = [int(round(float(v) * 100)) & 0xFFFFFFFF for v in (*plane.origin, *plane.normal)]
+    place = [round(float(v) * 100) & 0xFFFFFFFF for v in (*plane.origin, *plane.normal)]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *place])))

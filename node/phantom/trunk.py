@@ -83,14 +83,14 @@ class Trunk:
     def back_y(self, z: F32) -> F32:
         """Return y of the cage's back at a level."""
         t = z / self.height
-        up = np.clip((t - 0.4) / 0.6, 0, 1.6)
+        up = np.clip((t - 0.4) / 0.6, 0, 1.15)
         down = np.clip((0.35 - t) / 0.75, 0, 1.5)
         y = self.half_y - self.kyphosis * up**2 - self.lordosis * down**2
-        return y.astype(np.float32)
+        return np.asarray(y, dtype=np.float32)
 
     def middle_x(self, z: F32) -> F32:
         """Return x of the midline at a level."""
-        return (self.lean * np.sin(3.5 * (z / self.height - 0.3))).astype(np.float32)
+        return np.asarray((self.lean * np.sin(3.5 * (z / self.height - 0.3))), dtype=np.float32)
 
     def centre_y(self, z: F32) -> F32:
         """Return y of the cage's centre at a level."""
@@ -159,9 +159,14 @@ def skin_distance(trunk: Trunk, frame: Frame) -> F32:
     half_y = (back_y + back - front_y) / 2
     shoulder = np.clip((t - 0.72) / 0.24, 0, 1)
     close = np.clip((t - 1.0) * trunk.height / 70, 0, 1)
-    half_x = trunk.half_x + trunk.wall + trunk.fat[1] + trunk.shoulder * _ease(shoulder)
-    half_x = (half_x * (1 - 0.62 * _ease(close))).astype(np.float32)
-    half_y = (half_y * (1 - 0.3 * _ease(close))).astype(np.float32)
+    half_x = (
+        trunk.half_x
+        + trunk.wall
+        + trunk.fat[1]
+        + trunk.shoulder * _ease(shoulder.astype(np.float32))
+    )
+    half_x = (half_x * (1 - 0.62 * _ease(close.astype(np.float32)))).astype(np.float32)
+    half_y = (half_y * (1 - 0.3 * _ease(close.astype(np.float32)))).astype(np.float32)
     y = points.y - (back_y + back - half_y)
     rho = np.sqrt(frame.x * frame.x + y * y) + np.float32(1e-3)
     skin = radial_distance(frame.x, y, half_x, half_y, power=trunk.body_power, rho=rho)
@@ -180,7 +185,7 @@ def skin_distance(trunk: Trunk, frame: Frame) -> F32:
         root = np.sqrt(q) + np.float32(1e-3)
         skin = soft_union(skin, (root - 1) * np.float32(min(rx, ry, rz)), 10.0)
     flat = points.y - (np.float32(trunk.half_y) + back - np.float32(trunk.flat))
-    return np.maximum(skin, flat).astype(np.float32)
+    return np.asarray(np.maximum(skin, flat), dtype=np.float32)
 
 
 def _ease(share: F32) -> F32:

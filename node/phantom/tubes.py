@@ -49,8 +49,8 @@ class Capsules:
             np.maximum(self.end_mm + by_mm, 0.05),
         )
 
-    def where(self, chosen: NDArray[np.bool_]) -> Capsules:
-        """Return the chosen capsules."""
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Capsules:
+        """Return the capsules chosen by a mask or by numbers."""
         return Capsules(
             self.starts[chosen], self.ends[chosen], self.start_mm[chosen], self.end_mm[chosen]
         )
@@ -67,7 +67,7 @@ def joined(parts: Sequence[Capsules]) -> Capsules:
 
 
 def tube(
-    nodes: Sequence[Sequence[float]], radii: Sequence[float], *, per_piece: int = 5
+    nodes: Sequence[Sequence[float] | F64], radii: Sequence[float], *, per_piece: int = 5
 ) -> Capsules:
     """Return a smooth tube through points (Catmull-Rom) with radii between them.
 
@@ -122,37 +122,32 @@ def _boxes(
     """Yield rows, columns and coverage, shape (n, side, side), of groups of like-sized boxes."""
     if not len(capsules):
         return
-    a, b = plane.to_plane(capsules.starts), plane.to_plane(capsules.ends)
-    ra, rb = capsules.start_mm, capsules.end_mm
-    reach = np.maximum(ra, rb) + plane.thickness_mm / 2
-    near = (np.minimum(a[:, 2], b[:, 2]) < reach) & (np.maximum(a[:, 2], b[:, 2]) > -reach)
-    row_mm, column_mm = plane.spacing_mm
-    size = np.array([row_mm, column_mm])
-    rim = (np.maximum(ra, rb) + plane.pixel_mm)[:, None]
-    first = np.floor((np.minimum(a, b)[:, :2] - rim) / size).astype(np.intp)
-    last = np.ceil((np.maximum(a, b)[:, :2] + rim) / size).astype(np.intp)
+    local = Capsules(
+        plane.to_plane(capsules.starts),
+        plane.to_plane(capsules.ends),
+        capsules.start_mm,
+        capsules.end_mm,
+    )
+    low, high = np.minimum(local.starts, local.ends), np.maximum(local.starts, local.ends)
+    thick = np.maximum(local.start_mm, local.end_mm)
+    reach = thick + plane.thickness_mm / 2
+    near = (low[:, 2] < reach) & (high[:, 2] > -reach)
+    size = np.asarray(plane.spacing_mm)
+    rim = (thick + plane.pixel_mm)[:, None]
+    first = np.floor((low[:, :2] - rim) / size).astype(np.intp)
+    last = np.ceil((high[:, :2] + rim) / size).astype(np.intp)
     near &= np.all(last >= 0, axis=1) & np.all(first < np.asarray(plane.shape), axis=1)
-    side = np.max(last - first, axis=1) + 1
-    group = np.searchsorted(_BOXES, side)
+    group = np.searchsorted(_BOXES, np.max(last - first, axis=1) + 1)
     for k in np.unique(group[near]):
         chosen = np.flatnonzero(near & (group == k))
         width = _BOXES[k]
-        step = max(1, _PIXELS_AT_ONCE // width**2)
-        for begin in range(0, len(chosen), step):
-            ids = chosen[begin : begin + step]
+        at_once = max(1, _PIXELS_AT_ONCE // width**2)
+        for begin in range(0, len(chosen), at_once):
+            ids = chosen[begin : begin + at_once]
             steps = np.arange(width)
             rows = first[ids, 0][:, None, None] + steps[None, :, None]
             columns = first[ids, 1][:, None, None] + steps[None, None, :]
-            values = _covered(
-                plane,
-                a[ids],
-                b[ids],
-                ra[ids],
-                rb[ids],
-                rows * row_mm,
-                columns * column_mm,
-                thin=thin,
-            )
+            values = _covered(plane, local.where(ids), rows, columns, thin=thin)
             yield (
                 np.broadcast_to(rows, values.shape),
                 np.broadcast_to(columns, values.shape),
@@ -162,30 +157,28 @@ def _boxes(
 
 def _covered(
     plane: Plane,
-    a: F64,
-    b: F64,
-    ra: F64,
-    rb: F64,
-    row_mm: NDArray[np.floating],
-    column_mm: NDArray[np.floating],
+    local: Capsules,
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
     *,
     thin: bool,
 ) -> F32:
-    """Return coverage of each capsule over its own box."""
+    """Return coverage of each capsule, in plane mm, over its own box."""
     half = plane.thickness_mm / 2 if thin else 0.0
-    step = (b - a).astype(np.float32)
+    row_mm, column_mm = plane.spacing_mm
+    step = (local.ends - local.starts).astype(np.float32)
     length = np.maximum(np.sum(step * step, axis=1), 1e-6)
-    dr = (row_mm - a[:, 0, None, None]).astype(np.float32)
-    dc = (column_mm - a[:, 1, None, None]).astype(np.float32)
-    dw = (-a[:, 2]).astype(np.float32)[:, None, None]
+    dr = (rows * row_mm - local.starts[:, 0, None, None]).astype(np.float32)
+    dc = (columns * column_mm - local.starts[:, 1, None, None]).astype(np.float32)
+    dw = (-local.starts[:, 2]).astype(np.float32)[:, None, None]
     sr, sc, sw = (step[:, k, None, None] for k in range(3))
     along = (dr * sr + dc * sc + dw * sw) / length[:, None, None]
     np.clip(along, 0, 1, out=along)
     off = np.maximum(np.abs(dw - along * sw) - np.float32(half), 0)
     gap = np.sqrt((dr - along * sr) ** 2 + (dc - along * sc) ** 2 + off**2)
-    radius = (
-        ra.astype(np.float32)[:, None, None] + along * (rb - ra).astype(np.float32)[:, None, None]
-    )
+    start = local.start_mm.astype(np.float32)[:, None, None]
+    grow = (local.end_mm - local.start_mm).astype(np.float32)[:, None, None]
+    radius = start + along * grow
     px = np.float32(plane.pixel_mm)
     cover = np.clip(0.5 + (radius - gap) / px, 0, 1) * np.minimum(2 * radius / px, 1)
     if thin:

@@ -88,7 +88,7 @@ def _draw_slice(
         t = rng.uniform(0.3, 0.8)
     else:
         t = rng.uniform(-0.35, 1.4)
-    side = int(round(patient.formation.field_mm / spacing))
+    side = round(patient.formation.field_mm / spacing)
     affine = axial_affine(
         t * patient.lung_height_mm,
         (side, side),
@@ -101,13 +101,12 @@ def _draw_slice(
 
 
 def _draw_window(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the row and column at which a window begins: near the middle of a large plane,
-    anywhere round a small one."""
+    """Return where a window begins: near the middle of a large plane, anywhere round a small."""
     begin = []
     for side in shape:
         room = side - _SIDE
         share = rng.uniform(0, 1) if room < 0 else rng.uniform(0.2, 0.8)
-        begin.append(int(round(room * share)))
+        begin.append(round(room * share))
     return begin[0], begin[1]
 
 
