@@ -49,12 +49,14 @@ An OSError of pydicom's means bytes that end too early; the source files, whose 
 reach the caller, are read before anything is caught.
 """
 
-_SAME_RATIO: Final = 1e-4
-"""Spacings that differ by less are equal; a metre of slices is then right to 0.1 mm."""
+_SAME_RATIO: Final = 1e-3
+_SAME_END: Final = 0.1
+"""A spacing is right if it differs by less than this share, and by less than this part of a
+voxel at the far end of the grid. Slices of one volume may differ by as much among themselves."""
 
 _SAME_COSINE: Final = 2e-4
 _SAME_POSITION_MM: Final = 1e-4
-_SAME_CENTRE: Final = 0.1
+_SAME_CENTRE: Final = 0.25
 """Part of a voxel; slices may lie that far beside the straight line through all of them."""
 
 
@@ -183,8 +185,9 @@ def _geometry(seg: Dataset, volume: Volume) -> Iterator[str]:
     lengths = np.linalg.norm(volume.affine[:3, :3], axis=0)
     stated = [measures.get("SpacingBetweenSlices") or 0, *measures.PixelSpacing]
     words = ("Spacing Between Slices", "spacing between rows", "spacing between columns")
-    for word, length, value in zip(words, lengths, stated, strict=True):
-        if abs(float(value) - length) > _SAME_RATIO * length:
+    for word, length, value, size in zip(words, lengths, stated, volume.array.shape, strict=True):
+        share = min(_SAME_RATIO, _SAME_END / max(size - 1, 1))
+        if abs(float(value) - length) > share * length:
             yield f"The {word} is {float(value):g} mm; the source's positions say {length:g} mm."
     turn = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
     cosines = np.array([float(value) for value in turn.ImageOrientationPatient])
@@ -211,9 +214,9 @@ def _voxels(seg: Dataset, volume: Volume, segmentation: Segmentation) -> Iterato
         position = np.array([float(value) for value in plane.position.split("\\")])
         if np.abs(frame.affine[:3, 3] - position).max() > _SAME_POSITION_MM:
             yield f"Frame {frame.number} does not lie where its source slice lies."
-        if (labels[index][frame.mask] != 0).any():
+        if np.any(labels[index], where=frame.mask):
             yield f"Frame {frame.number} covers voxels of another segment."
-        labels[index][frame.mask] = frame.segment
+        np.copyto(labels[index], frame.segment, where=frame.mask)
         voxels[frame.segment] += int(frame.mask.sum())
         moments[frame.segment] += _moment(frame.mask, frame.affine, 0)
     if not np.array_equal(labels, segmentation.labels):

@@ -14,6 +14,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
+from node.imaging.attributes import number
 from node.imaging.values import Refusal, Volume
 from node.reasons import Reason
 
@@ -97,18 +98,18 @@ def read_planes(volume: Volume) -> Planes | Refusal:
     header = volume.instances[first.instance].header
     measures = _group(header, first.frame, "PixelMeasuresSequence")
     turn = _group(header, first.frame, "PlaneOrientationSequence")
-    distance = number_text(float(np.linalg.norm(volume.affine[:3, 0])))
-    thickness = measures.get("SliceThickness")
+    distance = _number_text(float(np.linalg.norm(volume.affine[:3, 0])))
+    thickness = number(measures, "SliceThickness") or 0.0
     return Planes(
         planes=tuple(planes),
         orientation=_ds_text(turn.ImageOrientationPatient),
         pixel_spacing=_ds_text(measures.PixelSpacing),
-        thickness=_ds_text([thickness]) if thickness and float(thickness) > 0 else distance,
+        thickness=_ds_text([measures.SliceThickness]) if thickness > 0 else distance,
         distance=distance,
     )
 
 
-def number_text(value: float) -> str:
+def _number_text(value: float) -> str:
     """Return a number as DS text of at most 16 characters, without float dust."""
     return str(format_number_as_ds(round(value, 9)))
 

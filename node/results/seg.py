@@ -18,8 +18,9 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
+from node.imaging.attributes import numbers, text, texts
 from node.imaging.values import Labels, Refusal, Segmentation, Volume
 from node.results.explicit import element, sequence
 from node.results.identity import Identity, read_identity
@@ -36,6 +38,9 @@ from node.results.template import NodeFacts, equipment_sequence, seg_template
 from node.results.uids import content_uid, derived_uid
 
 _SOP_INSTANCE_UID: Final = 0x00080018
+_LONGEST_PIXELS: Final = 0xFFFFFFFE
+"""Native pixel data has a 32-bit length of even value (PS3.5 7.1.2)."""
+
 _FRAMES_AT_ONCE: Final = 8
 """Eight frames of any size end on a byte, so they can be packed apart from all others."""
 
@@ -98,21 +103,22 @@ def binary_seg(
     if isinstance(planes, Refusal):
         return planes
     series_uid = derived_uid("series", key, identity.digest, node.name, node.version)
-    date, time = content_time(instance.header for instance in volume.instances)
+    headers = [instance.header for instance in volume.instances]
+    content_date, content_hour = content_time(headers)
     elements = seg_template(
         volume,
         segmentation,
         node=node,
         key=key,
         series_uid=series_uid,
-        content_date=date,
-        content_time=time,
+        content_date=content_date,
+        content_time=content_hour,
     )
     frames = _frames(counts)
     rows, columns = segmentation.labels.shape[1:]
     elements |= identity.carried
     elements |= identity.elements
-    elements |= lossy_history([instance.header for instance in volume.instances])
+    elements |= lossy_history(headers)
     elements |= _references(volume, identity)
     elements |= {
         0x0018A001: equipment_sequence(identity.equipment, segmentation, node),
@@ -121,11 +127,10 @@ def binary_seg(
         0x00280011: element(0x00280011, "US", struct.pack("<H", columns)),
         0x52009229: _shared_groups(planes),
         0x52009230: sequence(0x52009230, _frame_groups(frames, planes)),
-        0x7FE00010: element(0x7FE00010, "OB", b"".join(_packed(segmentation.labels, frames))),
     }
     if _contiguous(frames):
         elements[0x00209311] = element(0x00209311, "CS", b"3D")
-    data, sop_uid = _file(elements)
+    data, sop_uid = _file(elements, list(_packed(segmentation.labels, frames)))
     return WrittenSeg(
         data=data,
         sop_uid=sop_uid,
@@ -144,48 +149,52 @@ def frame_order(slices: int) -> range:
 def content_time(headers: Iterable[Dataset]) -> tuple[str, str]:
     """Return the latest content (else acquisition, series, study) date and time of a source.
 
-    No clock goes into an object; when it was computed stands in the database.
+    No clock goes into an object; when it was computed stands in the database. A source without
+    any readable date gets 1900-01-01, because the element may not be empty.
     """
     latest = {"Content": ("", ""), "Acquisition": ("", ""), "Series": ("", ""), "Study": ("", "")}
     for header in headers:
         for kind, known in latest.items():
-            date = str(header.get(f"{kind}Date") or "").strip()
-            time = str(header.get(f"{kind}Time") or "").strip()
-            if re.fullmatch(r"[0-9]{8}", date):
-                good = re.fullmatch(r"[0-9]{6}(\.[0-9]{1,6})?", time)
-                latest[kind] = max(known, (date, time if good else "000000"))
+            day = text(header, f"{kind}Date")
+            hour = text(header, f"{kind}Time")
+            if _is_date(day):
+                latest[kind] = max(known, (day, hour if _TIME.fullmatch(hour) else "000000"))
     return next((known for known in latest.values() if known[0]), ("19000101", "000000"))
 
 
-def lossy_history(headers: list[Dataset]) -> dict[int, bytes]:
+_TIME: Final = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]){2}(\.[0-9]{1,6})?")
+"""TM with all of hours, minutes and seconds (PS3.5 6.2)."""
+
+
+def _is_date(value: str) -> bool:
+    if not re.fullmatch(r"[0-9]{8}", value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def lossy_history(headers: Sequence[Dataset]) -> dict[int, bytes]:
     """Return the lossy compression elements: once lossy on any slice, lossy for ever.
 
     PS3.3 C.7.6.1.1.5. Each method stands once, with the highest ratio any slice says.
     """
-    if not any(header.get("LossyImageCompression") == "01" for header in headers):
+    if not any(text(header, "LossyImageCompression") == "01" for header in headers):
         return {0x00282110: element(0x00282110, "CS", b"00")}
     found = {0x00282110: element(0x00282110, "CS", b"01")}
     highest: dict[str, float] = {}
     for header in headers:
-        methods = _values(header, "LossyImageCompressionMethod")
-        ratios = _values(header, "LossyImageCompressionRatio")
-        for place in range(max(len(methods), len(ratios))):
-            method = methods[place] if place < len(methods) else ""
-            ratio = float(ratios[place]) if place < len(ratios) else 0.0
+        methods = texts(header, "LossyImageCompressionMethod")
+        ratios = numbers(header, "LossyImageCompressionRatio", len(methods))
+        for method, ratio in zip(methods, ratios, strict=False):
             highest[method] = max(highest.get(method, 0.0), ratio)
-    if highest and all(ratio > 0 for ratio in highest.values()):
-        text = "\\".join(f"{ratio:.6g}" for ratio in highest.values())
-        found[0x00282112] = element(0x00282112, "DS", text.encode())
-    if highest and all(highest):
+    if highest:
+        ratio_text = "\\".join(f"{ratio:.6g}" for ratio in highest.values())
+        found[0x00282112] = element(0x00282112, "DS", ratio_text.encode())
         found[0x00282114] = element(0x00282114, "CS", "\\".join(highest).encode())
     return found
-
-
-def _values(header: Dataset, keyword: str) -> list[str]:
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    return [str(value)] if isinstance(value, str | float) else [str(one) for one in value]
 
 
 def _counts(volume: Volume, segmentation: Segmentation) -> NDArray[np.int64]:
@@ -308,13 +317,25 @@ def _references(volume: Volume, identity: Identity) -> dict[int, bytes]:
     }
 
 
-def _file(elements: dict[int, bytes]) -> tuple[bytes, str]:
-    """Return the PS3.10 file and its SOP Instance UID, which follows from all other bytes."""
-    behind = [elements[tag] for tag in sorted(elements)]
+def _file(elements: Mapping[int, bytes], pixels: Sequence[bytes]) -> tuple[bytes, str]:
+    """Return the PS3.10 file and its SOP Instance UID, which follows from all other bytes.
+
+    Args:
+        elements: Everything but SOP Instance UID and Pixel Data, which comes last.
+        pixels: Pixel Data in pieces; a large object is put together once.
+    """
+    length = sum(map(len, pixels))
+    if length > _LONGEST_PIXELS:
+        raise ValueError(f"{length} bytes of pixels do not fit one object")
+    before = [elements[tag] for tag in sorted(elements) if tag < _SOP_INSTANCE_UID]
+    behind = [elements[tag] for tag in sorted(elements) if tag > _SOP_INSTANCE_UID]
+    behind.append(b"\xe0\x7f\x10\x00OB" + struct.pack("<HI", 0, length + length % 2))
+    behind.extend(pixels)
+    behind.append(b"\0" * (length % 2))
     digest = hashlib.sha256()
-    for one in behind:
-        digest.update(one)
+    for piece in (*before, *behind):
+        digest.update(piece)
     sop_uid = content_uid(digest.hexdigest())
-    elements = elements | {_SOP_INSTANCE_UID: element(_SOP_INSTANCE_UID, "UI", sop_uid.encode())}
     head = file_head(SegmentationStorage, sop_uid, ExplicitVRLittleEndian)
-    return b"".join([head, *(elements[tag] for tag in sorted(elements))]), sop_uid
+    own = element(_SOP_INSTANCE_UID, "UI", sop_uid.encode())
+    return b"".join([head, *before, own, *behind]), sop_uid

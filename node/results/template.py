@@ -21,6 +21,7 @@ from pydicom.sr.coding import Code as DicomCode
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from node.errors import setup_error
+from node.imaging.attributes import integer
 from node.imaging.values import Code, Segment, Segmentation, Volume
 from node.results.explicit import element, sequence, written
 from node.results.uids import ENCODER_VERSION, IMPLEMENTATION_CLASS_UID, derived_uid
@@ -302,8 +303,7 @@ def _use_long_code_values(made: Dataset) -> None:
 
 def _series_number(volume: Volume) -> int:
     """Return a number of our own range that lets people see which series it belongs to."""
-    number = volume.instances[0].header.get("SeriesNumber")
-    return 9000 + (int(number) % 1000 if number else 0)
+    return 9000 + (integer(volume.instances[0].header, "SeriesNumber") or 0) % 1000
 
 
 def _code_string(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -288,6 +289,16 @@ def test_content_time_is_the_latest_of_the_source_and_no_clock(tmp_path: Path) -
 
     seg = dcmread(BytesIO(written(build_volume(tmp_path / "acquired", change=only_acquired))))
     assert (seg.ContentDate, seg.ContentTime) == ("20260101", "235905.5")
+
+    def unreadable(header: Dataset, index: int) -> None:
+        header.add_new(0x00080023, "DA", "20260230" if index else "20251231")
+        header.add_new(0x00080033, "TM", "10:11:12")
+        header.add_new(0x00200011, "IS", "")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # pydicom names each odd value
+        odd = dcmread(BytesIO(written(build_volume(tmp_path / "odd", change=unreadable))))
+    assert (odd.ContentDate, odd.ContentTime, odd.SeriesNumber) == ("20251231", "000000", 9000)
     stamped = [one.keyword for one in seg.iterall() if one.VR in ("DA", "TM", "DT") and one.value]
     assert set(stamped) <= {
         "StudyDate",
