@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from typing import Final
 
 from pynetdicom import AE, _config
@@ -75,8 +76,19 @@ def _set_up() -> None:
     _config.STORE_SEND_CHUNKED_DATASET = True
     _config.VALIDATORS["AE"] = _ae_title_fits
     _config.VALIDATORS["UI"] = _any_uid
+    # Its own gives up before it closes when the peer is gone already, and leaks the descriptor.
+    AssociationSocket._shutdown_socket = _close  # type: ignore[method-assign, assignment]
     # Its errors are tracebacks about hostile bytes; ours say the same in words, with the peer.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+
+
+def _close(transport: AssociationSocket) -> None:
+    connection = transport.socket
+    if connection is None:
+        return
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def _ae_title_fits(value: str) -> tuple[bool, str]:

@@ -92,8 +92,13 @@ def send_instances(
             (str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in association.accepted_contexts
         )
+        broken = False
         for file in files:
-            outcome = _send(target, association, file, accepted)
+            # After a missing answer the library still calls the association established.
+            outcome = (
+                _not_sent(target, file) if broken else _send(target, association, file, accepted)
+            )
+            broken = broken or outcome.kind is SendKind.LOST
             outcomes.append(outcome)
             if on_answer is not None:
                 on_answer(outcome)
@@ -134,8 +139,7 @@ def _send(
         what = _why_no_context(target, association, file)
         return SendOutcome(file.sop_uid, None, what, SendKind.NO_CONTEXT)
     if not association.is_established:
-        what = f"{target.name} ended the association before this object was sent."
-        return SendOutcome(file.sop_uid, None, what, SendKind.RETRY)
+        return _not_sent(target, file)
     answer = _store(association, file, syntaxes[0])
     if "Status" not in answer:
         what = (
@@ -148,6 +152,11 @@ def _send(
     own = str(answer.get("ErrorComment") or "").strip()
     sentence = f"{target.name} {words}" + (f"; it says: {own}" if own else "") + "."
     return SendOutcome(file.sop_uid, status, sentence, kind)
+
+
+def _not_sent(target: Target, file: OutgoingFile) -> SendOutcome:
+    what = f"{target.name} ended the association before this object was sent."
+    return SendOutcome(file.sop_uid, None, what, SendKind.RETRY)
 
 
 def _store(association: Association, file: OutgoingFile, syntax: str) -> Dataset:

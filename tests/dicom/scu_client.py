@@ -11,10 +11,12 @@ from io import BytesIO
 from conftest import Node
 from made_objects import CT, EXPLICIT
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, build_role
+from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
+
+from node.dicom.library import application_entity
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 
@@ -26,7 +28,7 @@ def associate(
     called: str = "LIMNER",
     **options: object,
 ) -> Association:
-    entity = AE(ae_title=calling)
+    entity = application_entity(calling)  # pynetdicom, without its leaks of sockets
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 15
     proposed = list(contexts) or [build_context(CT, EXPLICIT)]
     return entity.associate("127.0.0.1", node.port, proposed, ae_title=called, **options)

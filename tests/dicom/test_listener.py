@@ -196,12 +196,15 @@ def test_a_full_disk_is_answered_as_passing_and_leaves_nothing(idle_node: Node) 
     assert [path for path in idle_node.objects() if path.is_file()] == []
 
 
-def test_a_database_that_is_away_is_answered_as_passing_and_echo_still_works(node: Node) -> None:
+def test_a_database_that_is_away_is_answered_as_passing_and_echo_still_works(
+    idle_node: Node,
+) -> None:
+    node = idle_node
     database = Path(node.engine.url.database or "")
-    node.engine.dispose()
     hidden = database.with_suffix(".hidden")
     database.rename(hidden)
     database.mkdir()  # a path that no database can be opened at
+    node.start()
 
     answer = send_raw(node, encoded(made_ct()))
     echoed = peers.dcmtk(
@@ -255,7 +258,10 @@ def test_more_associations_than_allowed_are_rejected_as_passing(idle_node: Node)
     assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
     first.release()
     second.release()
-    until(lambda: associate(idle_node).is_established)
+    until(lambda: len(idle_node.associations()) == 3 and not _open(idle_node))
+    fourth = associate(idle_node)
+    assert fourth.is_established
+    fourth.release()
 
 
 def test_a_stock_dcmtk_sender_is_served(node: Node, tmp_path: Path) -> None:
@@ -357,3 +363,7 @@ def test_an_unknown_commitment_report_is_answered_success_and_moves_nothing(node
     assert answer.Status == 0
     with reading(node.engine) as db:
         assert list_deliveries(db) == []
+
+
+def _open(node: Node) -> list[int]:
+    return [row.id for row in node.associations() if row.outcome is AssociationOutcome.OPEN]
