@@ -81,10 +81,8 @@ def _by_window(prepared: Prepared, model: LoadedModel, meter: Meter) -> Iterator
             some = places[first : first + inference.batch]
             boxes = [(slice(y, y + patch[1]), slice(x, x + patch[2])) for y, x in some]
             batch = torch.stack([planes[:, ys, xs] for ys, xs in boxes])[:, None]
-            since = perf_counter()
             for (ys, xs), scores in zip(boxes, _timed(model, batch, meter), strict=True):
                 slab[:, :, ys, xs].addcmul_(scores, weight)
-            meter.add("collect", since)
         done = following - start
         for depth in range(done):
             yield slab[:, depth] / (plane_sum * depth_sum[start + depth])

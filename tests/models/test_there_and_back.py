@@ -219,11 +219,12 @@ def test_the_same_input_gives_the_same_labels_and_progress_reaches_the_end(
 def random_model(folder: Path, mode: str) -> Card:
     """Return a model with random weights that gives both classes."""
     voxels = VOXELS.format(orientation="HPL", spacing="[1.7, 1.3, 1.3]", more="")
+    mode = 'norm = "instance"\n' + mode  # scores spread whatever the weights are
     middle = f'{voxels}{SCALE}[network]\n{mode}[head]\nkind = "classes"\n'
     text = CARD.replace("{name}", "random").replace("{middle}", middle)
     network = build_network(write_model(folder, text).network).eval()
     torch.manual_seed(3)
-    sides = (16, 32, 32) if mode == MODE_3D else (32, 32)
+    sides = (16, 32, 32) if "unet3d" in mode else (32, 32)
     with torch.no_grad():
         scores = network(torch.rand(1, 1, *sides))[0].flatten(1).mean(dim=1)
         network.get_submodule("last").bias -= scores
