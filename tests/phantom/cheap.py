@@ -22,7 +22,6 @@ from node.phantom.study import (
     Profile,
     Scan,
     Truth,
-    make_study,
     study_of,
 )
 
@@ -30,10 +29,8 @@ TINY_CT = Profile(shape=(6, 40, 48), spacing_mm=(20.0, 5.5, 4.25))
 TINY_MR = replace(TINY_CT, part=Part.HEAD)
 
 
-def cheap_study(seed: int, profile: Profile = TINY_CT) -> PhantomStudy:
-    """Return the study of `seed` in `profile`, with the head's anatomy in HU where it is CT."""
-    if profile.part is Part.HEAD:
-        return make_study(seed, profile)
+def cheap_scan(seed: int, profile: Profile) -> Scan:
+    """Return the head of `seed` in arbitrary units for MR, in HU for CT."""
     patient = mr.HeadPatient.draw(seed)
     grid = centred_grid(
         profile.shape,
@@ -42,12 +39,20 @@ def cheap_study(seed: int, profile: Profile = TINY_CT) -> PhantomStudy:
         centre_mm=(0.0, 0.0, -60.0),
     )
     values, labels = mr.sample(patient, grid.affine, profile.shape)
-    hu = (values.astype(np.float64) / patient.scale * 1500 - 1024).astype(np.int16)
-    if FORMATS[profile.cells or Cells.SIGNED].padding is not None:
-        labels[:, outside_circle(*profile.shape[1:])] = 0
+    if profile.part is Part.CHEST:
+        values = (values.astype(np.float64) / patient.scale * 1500 - 1024).astype(np.int16)
+        if FORMATS[profile.cells or Cells.SIGNED].padding is not None:
+            outside = outside_circle(*profile.shape[1:])
+            labels[:, outside] = 0
+            values[:, outside] = -1024
     names = {mr.LESION: "lesion"}
     truth = Truth(labels, grid.affine, grid.spacing_mm, names, {}, mr.MARKER_MM)
-    return study_of(Scan(hu, grid, truth), seed, profile)
+    return Scan(values, grid, truth)
+
+
+def cheap_study(seed: int, profile: Profile = TINY_CT) -> PhantomStudy:
+    """Return the study that is written of `cheap_scan`."""
+    return study_of(cheap_scan(seed, profile), seed, profile)
 
 
 def datasets(study: PhantomStudy) -> list[Dataset]:

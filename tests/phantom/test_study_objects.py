@@ -15,6 +15,7 @@ import highdicom
 import numpy as np
 import pytest
 
+from node.phantom import mr
 from node.phantom.grid import AXIAL, CORONAL, SAGITTAL, Orientation, axis_orders, rotated
 from node.phantom.headers import HeaderStyle
 from node.phantom.pixels import Cells, Syntax
@@ -22,6 +23,7 @@ from node.phantom.study import (
     SMALL_CHEST,
     Form,
     Numbering,
+    Part,
     PhantomStudy,
     Profile,
     make_study,
@@ -122,12 +124,10 @@ HEAD_LABELS = "e8bd43c8718e664c"
 def test_dciodvfy_finds_no_error_in_any_header_style(
     profile: Profile, style: HeaderStyle, tmp_path: Path
 ) -> None:
-    study = cheap_study(3, replace(profile, header=style))
+    # Slices differ in numbers alone, so two stand for all.
+    study = cheap_study(3, replace(profile, header=style, shape=(2, 40, 48)))
 
-    # Slices differ in numbers alone, so the first and the last stand for all.
-    files = write_study(tmp_path, study)
-
-    assert errors_of({files[0], files[-1]}) == []
+    assert errors_of(write_study(tmp_path, study)) == []
 
 
 @pytest.mark.parametrize("syntax", Syntax)
@@ -194,24 +194,25 @@ def test_there_are_24_orientations_along_the_axes_and_each_is_right_handed() -> 
         assert np.linalg.det(axes) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("orientation", axis_orders())
-def test_the_brightest_spot_on_the_patients_right_stays_there_in_every_axis_order(
-    orientation: Orientation,
-) -> None:
-    profile = replace(
-        TINY_MR, orientation=orientation, shape=(48, 56, 52), spacing_mm=(5.5, 5.5, 5.5)
-    )
-    study = cheap_study(4, profile)
-    values = read_values(study)
+def test_the_lesion_stays_at_its_place_in_the_patient_in_every_axis_order() -> None:
+    patient = mr.HeadPatient.draw(4, lesion_mm=40.0)
+    expected = np.mean([lobe.centre_mm for lobe in patient.lesion], axis=0)
 
-    index = np.linalg.solve(study.truth.affine, (*study.truth.marker_mm, 1.0))[:3]
-    mirrored = np.linalg.solve(
-        study.truth.affine, (-study.truth.marker_mm[0], *study.truth.marker_mm[1:], 1.0)
-    )[:3]
-    at_marker = values[tuple(np.rint(index).astype(int))]
-    on_the_left = values[tuple(np.rint(mirrored).astype(int))]
+    for orientation in axis_orders():
+        profile = Profile(
+            part=Part.HEAD,
+            orientation=orientation,
+            shape=(24, 30, 28),
+            spacing_mm=(10.0, 10.0, 10.0),
+            lesion_mm=40.0,
+        )
+        study = make_study(4, profile)
+        values = read_values(study)
 
-    assert at_marker > 3 * on_the_left
+        inside = np.argwhere(study.truth.labels > 0)
+        centre = study.truth.affine[:3] @ (*inside.mean(axis=0), 1.0)
+        np.testing.assert_allclose(centre, expected, atol=8.0)
+        assert np.median(values[study.truth.labels > 0]) > 2 * np.percentile(values, 90)
 
 
 def test_a_drawn_chest_is_written_whole_with_marker_and_lungs_on_their_sides() -> None:
@@ -277,7 +278,8 @@ def test_unsigned_cells_with_intercept_1000_saturate_air() -> None:
 def test_every_object_says_that_it_is_a_phantom() -> None:
     for style in HeaderStyle:
         for profile in WRITTEN.values():
-            dataset = datasets(cheap_study(9, replace(profile, header=style)))[0]
+            study = cheap_study(9, replace(profile, header=style, shape=(2, 40, 48)))
+            dataset = datasets(study)[0]
 
             assert dataset.QualityControlSubject == "YES"
             assert dataset.QualityControlImage == "YES"
