@@ -6,7 +6,9 @@ Everything that knows pynetdicom's events is in this file.
 
 from __future__ import annotations
 
+import socket
 import threading
+from contextlib import suppress
 from io import BytesIO
 from typing import Final, cast
 
@@ -94,6 +96,13 @@ class Floor:
             dead = [one for one in self._open if one.started and not one.assoc.is_alive()]
         for conversation in dead:
             conversation.end("lost")
+
+    def cut_all(self) -> None:
+        """Shut down every socket."""
+        with self._lock:
+            left = list(self._open)
+        for conversation in left:
+            conversation.cut()
 
     def end_all(self) -> None:
         """Abort everything that is still open; sockets of peers that hang are shut down."""
@@ -185,7 +194,8 @@ class Conversation:
         """Shut the socket down, which wakes a thread that reads from a silent peer."""
         transport = self.assoc.dul.socket
         if transport is not None and transport.socket is not None:
-            transport._shutdown_socket()  # the library has no public way
+            with suppress(OSError):  # it is closed already
+                transport.socket.shutdown(socket.SHUT_RDWR)
 
     def _requested(self, _event: evt.Event) -> None:
         self.started = True

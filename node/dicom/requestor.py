@@ -77,6 +77,9 @@ def associated(
 ) -> Iterator[Association]:
     """Give an established association; it is released at the end, aborted after an error.
 
+    If the peer accepts none of the contexts, the association is given without any
+    `accepted_contexts`, and can be used for nothing.
+
     Raises:
         PassingError: The peer was not reached or did not accept.
     """
@@ -103,6 +106,10 @@ def associated(
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
     )
+    if association.rejected_contexts and not association.accepted_contexts:
+        # Accepted with no context: the library has ended it, and the caller knows what is missing.
+        yield association
+        return
     if not association.is_established:
         raise _not_established(target, association, reached=bool(reached))
     try:

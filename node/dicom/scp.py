@@ -102,3 +102,7 @@ class RunningScp:
         while self._floor.busy() and time.monotonic() < until:
             time.sleep(0.01)
         self._floor.end_all()
+
+    def cut_all(self) -> None:
+        """Break every connection without a word, as a failing network does."""
+        self._floor.cut_all()
