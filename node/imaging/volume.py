@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,17 +19,17 @@ from node.imaging.attributes import tolerated
 from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
 from node.imaging.enhanced import frame_groups
 from node.imaging.fragments import CutShortError, read_frames
+from node.imaging.native import NativeReader
 from node.imaging.pixels import (
     LARGEST_VOXELS,
     PixelFormat,
-    ValueRule,
     convert_plane,
     pixel_format,
     value_rule,
 )
-from node.imaging.read import read_deflated
+from node.imaging.planes import Plane, RefusedError, unreadable
 from node.imaging.streams import check_stream
-from node.imaging.syntaxes import COMPRESSED, DEFLATED
+from node.imaging.syntaxes import COMPRESSED
 from node.imaging.values import (
     PixelPlace,
     Refusal,
@@ -39,25 +39,11 @@ from node.imaging.values import (
 )
 from node.reasons import Reason
 
+MOST_THREADS: Final = 4
+"""Threads that read one volume; more do not help a disk or a page cache."""
+
 CONSTANT_END: Final = 0.05
 """Share of rows that may suddenly be one value at the end of a decoded frame."""
-
-
-class _Refused(Exception):  # noqa: N818 - carries a value to the one place that returns it
-    def __init__(self, reason: Reason, explanation: str, instance: SourceInstance) -> None:
-        super().__init__(explanation)
-        self.reason, self.explanation, self.instance = reason, explanation, instance
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plane:
-    """Everything needed to fill one slice."""
-
-    instance: SourceInstance
-    place: PixelPlace
-    form: PixelFormat
-    rule: ValueRule
-    frame: int  # from 0
 
 
 def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Volume | Refusal:
@@ -80,7 +66,7 @@ def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Vol
                 decoder = stack.enter_context(FrameDecoder())
             decoded = _decode(planes, decoder)
         array, padding = _fill(plan, planes, decoded)
-    except _Refused as refused:
+    except RefusedError as refused:
         return Refusal(
             reason=refused.reason,
             explanation=refused.explanation,
@@ -103,10 +89,10 @@ def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Vol
     )
 
 
-def _planes(plan: VolumePlan) -> list[_Plane]:
+def _planes(plan: VolumePlan) -> list[Plane]:
     """Return what fills each slice, or raise the refusal."""
     if plan.shape[0] * plan.shape[1] * plan.shape[2] > LARGEST_VOXELS:
-        raise _Refused(
+        raise RefusedError(
             Reason.BAD_HEADER,
             f"{' x '.join(map(str, plan.shape))} voxels are more than a volume may have.",
             plan.instances[0],
@@ -115,7 +101,7 @@ def _planes(plan: VolumePlan) -> list[_Plane]:
         index: frame_groups(plan.instances[index].header)
         for index in {part.instance for part in plan.slices if part.frame is not None}
     }
-    planes: list[_Plane] = []
+    planes: list[Plane] = []
     for part in plan.slices:
         instance = plan.instances[part.instance]
         place, form = _format(instance, plan)
@@ -125,25 +111,25 @@ def _planes(plan: VolumePlan) -> list[_Plane]:
             transformation = groups[part.instance][frame].transformation()
         rule = value_rule(instance.header, transformation, form, big_endian=place.big_endian)
         if isinstance(rule, str):
-            raise _Refused(Reason.BAD_HEADER, rule, instance)
-        planes.append(_Plane(instance, place, form, rule, frame))
+            raise RefusedError(Reason.BAD_HEADER, rule, instance)
+        planes.append(Plane(instance, place, form, rule, frame))
     return planes
 
 
 def _format(instance: SourceInstance, plan: VolumePlan) -> tuple[PixelPlace, PixelFormat]:
     if instance.pixels is None:
-        raise _Refused(Reason.NOT_AN_IMAGE, "The instance holds no pixel element.", instance)
+        raise RefusedError(Reason.NOT_AN_IMAGE, "The instance holds no pixel element.", instance)
     form = pixel_format(instance.header, instance.pixels)
     if isinstance(form, str):
-        raise _Refused(Reason.BAD_HEADER, form, instance)
+        raise RefusedError(Reason.BAD_HEADER, form, instance)
     if (form.rows, form.columns) != plan.shape[1:]:
-        raise _Refused(
+        raise RefusedError(
             Reason.MIXED_MATRIX, "Rows x columns differ from those of the plan.", instance
         )
     return instance.pixels, form
 
 
-def _decode(planes: list[_Plane], decoder: FrameDecoder) -> dict[int, NDArray[Any]]:
+def _decode(planes: list[Plane], decoder: FrameDecoder) -> dict[int, NDArray[Any]]:
     """Return the cells of every compressed plane by its index."""
     by_instance: dict[int, list[int]] = defaultdict(list)
     for index, plane in enumerate(planes):
@@ -158,7 +144,7 @@ def _decode(planes: list[_Plane], decoder: FrameDecoder) -> dict[int, NDArray[An
         cells = decoder.decode([tasks[index] for index in chosen])
         if isinstance(cells, DecodeFailure):
             plane = planes[chosen[cells.index]]
-            raise _Refused(
+            raise RefusedError(
                 Reason.DECODE_FAILED,
                 f"Frame {plane.frame + 1}: {cells.explanation}.",
                 plane.instance,
@@ -168,30 +154,30 @@ def _decode(planes: list[_Plane], decoder: FrameDecoder) -> dict[int, NDArray[An
     return decoded
 
 
-def _tasks(planes: list[_Plane], indices: list[int]) -> dict[int, FrameTask]:
+def _tasks(planes: list[Plane], indices: list[int]) -> dict[int, FrameTask]:
     """Return the checked frames of one compressed instance by plane index."""
     first = planes[indices[0]]
     codec, form = COMPRESSED[first.place.transfer_syntax], first.form
     try:
         frames = read_frames(first.instance, codec, [planes[index].frame for index in indices])
     except CutShortError as error:
-        raise _Refused(
+        raise RefusedError(
             Reason.TRUNCATED_FRAME, f"The pixel element: {error}.", first.instance
         ) from error
     except OSError as error:
-        raise _unreadable(first.instance, error) from error
+        raise unreadable(first.instance, error) from error
     tasks = {}
     for index, data in zip(indices, frames, strict=True):
         fault = check_stream(codec, data, form)
         if fault is not None:
-            raise _Refused(
+            raise RefusedError(
                 fault[0], f"Frame {planes[index].frame + 1}: {fault[1]}.", first.instance
             )
         tasks[index] = FrameTask(codec, data, form.rows, form.columns, form.bits_allocated // 8)
     return tasks
 
 
-def _refuse_constant_ends(planes: list[_Plane], decoded: dict[int, NDArray[Any]]) -> None:
+def _refuse_constant_ends(planes: list[Plane], decoded: dict[int, NDArray[Any]]) -> None:
     """Refuse a frame whose lower rows are one value where its neighbours' are not.
 
     Decoders fill what they could not decode with a constant. The lowest value of the frame is
@@ -203,7 +189,7 @@ def _refuse_constant_ends(planes: list[_Plane], decoded: dict[int, NDArray[Any]]
         sudden = ends[index] - max(beside, default=ends[index])
         if sudden > CONSTANT_END * len(cells) and cells[-1, -1] != cells.min():
             plane = planes[index]
-            raise _Refused(
+            raise RefusedError(
                 Reason.TRUNCATED_FRAME,
                 f"The last {ends[index]} rows of frame {plane.frame + 1} are one value, "
                 f"where its neighbours are not.",
@@ -218,7 +204,7 @@ def _constant_rows(cells: NDArray[Any]) -> int:
 
 
 def _fill(
-    plan: VolumePlan, planes: list[_Plane], decoded: dict[int, NDArray[Any]]
+    plan: VolumePlan, planes: list[Plane], decoded: dict[int, NDArray[Any]]
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], NDArray[np.bool_] | None]:
     """Read and convert every plane; int16 first where the headers allow it."""
     if all(plane.rule.integral and not plane.form.floating for plane in planes):
@@ -232,117 +218,48 @@ def _fill(
 
 
 def _convert_into(
-    out: NDArray[Any], planes: list[_Plane], decoded: dict[int, NDArray[Any]]
+    out: NDArray[Any], planes: list[Plane], decoded: dict[int, NDArray[Any]]
 ) -> tuple[bool, NDArray[np.bool_] | None]:
-    """Fill `out`; return whether all values fitted, and where padding lies."""
-    padding: NDArray[np.bool_] | None = None
-    with _NativeReader() as reader:
-        for index, plane in enumerate(planes):
+    """Fill `out`; return whether all values fitted, and where padding lies.
+
+    In threads, because reading and array arithmetic both let go of the interpreter.
+    """
+    count = len(planes)
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), count)
+    blocks = [range(k * count // threads, (k + 1) * count // threads) for k in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(lambda block: _convert_block(out, planes, decoded, block), blocks)
+        found = list(done)  # in the order of slices, so the first refusal is always the same
+    if None in found:
+        return False, None
+    marked = {index: mask for part in found if part for index, mask in part.items()}
+    if not marked:
+        return True, None
+    padding = np.zeros(out.shape, dtype=np.bool_)
+    for index, mask in marked.items():
+        padding[index] = mask
+    return True, padding
+
+
+def _convert_block(
+    out: NDArray[Any], planes: list[Plane], decoded: dict[int, NDArray[Any]], block: range
+) -> dict[int, NDArray[np.bool_]] | None:
+    """Fill some slices; return their padding by index, or None if a value did not fit."""
+    marked: dict[int, NDArray[np.bool_]] = {}
+    with NativeReader() as reader:
+        for index in block:
+            plane = planes[index]
             if index in decoded:
                 # A copy, because a second pass into float32 may need the cells once more. What
                 # a decoder returns has its own precision; HighBit is about native cells.
                 cells, high_bit = decoded[index].copy(), plane.form.bits_stored - 1
             else:
                 cells, high_bit = reader.read(plane, out[index]), plane.form.high_bit
-            fits, found = convert_plane(
+            fits, padding = convert_plane(
                 cells, plane.form, plane.rule, out[index], high_bit=high_bit
             )
             if not fits:
-                return False, None
-            if found is not None:
-                padding = np.zeros(out.shape, dtype=np.bool_) if padding is None else padding
-                padding[index] = found
-    return True, padding
-
-
-class _NativeReader:
-    """Reads uncompressed planes; keeps the last file open for the next frame of it."""
-
-    def __init__(self) -> None:
-        self._instance: SourceInstance | None = None
-        self._descriptor = -1
-        self._inflated = b""
-
-    def __enter__(self) -> _NativeReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._inflated, self._instance = -1, b"", None
-
-    def read(self, plane: _Plane, out: NDArray[Any]) -> NDArray[Any]:
-        """Return the cells of a plane, in the memory of `out` where they fit there exactly."""
-        form = plane.form
-        kind = f"f{form.bits_allocated // 8}" if form.floating else f"u{form.bits_allocated // 8}"
-        if out.dtype == np.int16 and form.bits_allocated == 16:
-            cells: NDArray[Any] = out.view(np.uint16)
-        else:
-            cells = np.empty(out.shape, dtype=kind)
-        self._read_into(plane, cells.reshape(-1).view(np.uint8).data)
-        if plane.place.big_endian:
-            if form.bits_allocated > 8:
-                cells.byteswap(inplace=True)
-            elif plane.place.vr == "OW":
-                self._swap_pairs(plane, cells)
-        return cells
-
-    @staticmethod
-    def _swap_pairs(plane: _Plane, cells: NDArray[Any]) -> None:
-        """Undo the byte order of words that hold two 8-bit pixels each (PS3.5 8.1.1)."""
-        if cells.size % 2:
-            raise _Refused(
-                Reason.UNSUPPORTED_SYNTAX,
-                "An odd number of 8-bit pixels in big-endian words cannot be read.",
-                plane.instance,
-            )
-        cells.reshape(-1).view(np.uint16).byteswap(inplace=True)
-
-    def _read_into(self, plane: _Plane, target: memoryview) -> None:
-        if self._instance is not plane.instance:
-            self._close()
-            self._open(plane)
-        file, place = plane.instance.file, plane.place
-        start = place.offset + plane.frame * len(target)
-        if place.length is None or start + len(target) > place.offset + place.length:
-            raise _truncated(plane, "is longer than the pixel element")
-        if place.transfer_syntax == DEFLATED:
-            part = self._inflated[start : start + len(target)]
-            if len(part) < len(target):
-                raise _truncated(plane, "ends before its last byte")
-            target[:] = part
-            return
-        if file.length and start + len(target) > file.length:
-            raise _truncated(plane, "ends before its last byte")
-        done = 0
-        while done < len(target):
-            got = os.preadv(self._descriptor, [target[done:]], file.offset + start + done)
-            if got == 0:
-                raise _truncated(plane, "ends before its last byte")
-            done += got
-
-    def _open(self, plane: _Plane) -> None:
-        file = plane.instance.file
-        try:
-            if plane.place.transfer_syntax == DEFLATED:
-                self._inflated = read_deflated(file)
-            else:
-                self._descriptor = os.open(file.path, os.O_RDONLY)
-        except (OSError, ValueError) as error:
-            raise _unreadable(plane.instance, error) from error
-        self._instance = plane.instance
-
-
-def _unreadable(instance: SourceInstance, error: Exception) -> _Refused:
-    return _Refused(
-        Reason.BAD_HEADER,
-        f"{instance.file.path.name} can no longer be read ({type(error).__name__}).",
-        instance,
-    )
-
-
-def _truncated(plane: _Plane, what: str) -> _Refused:
-    return _Refused(Reason.TRUNCATED_FRAME, f"Frame {plane.frame + 1} {what}.", plane.instance)
+                return None
+            if padding is not None:
+                marked[index] = padding
+    return marked
