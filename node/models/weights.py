@@ -53,7 +53,7 @@ def read_weights_file(path: Path, *, sha256: str) -> dict[str, torch.Tensor]:
             "model-weights-format",
             f"The weights file {path.name} is not safetensors: {error}.",
             where=str(path),
-            remedy="Convert it with `limner models import`.",
+            remedy="Convert it with `limner models convert FILE FOLDER`.",
         ) from error
 
 
