@@ -55,7 +55,8 @@ def train_model(
         for key, value in model.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    data = save(weights, metadata={"recipe": recipe.name, "seed": str(seed)})
+    # One key only: safetensors writes several in no fixed order, and the digest would not repeat.
+    data = save(weights, metadata={"made_by": f"recipe {recipe.name}, seed {seed}"})
     (out / WEIGHTS_FILE).write_bytes(data)
     made: dict[str, Score] = {
         "training": {
