@@ -45,6 +45,11 @@ addresses = ["10.0.0.0/8"]
 name = "pacs"
 ae_title = "PACS"
 may = ["echo", "commit"]
+
+[[peers]]
+name = "archive"
+ae_title = "ARCHIVE"
+may = ["commit"]
 """
 
 

@@ -46,7 +46,14 @@ def stored(node: Node, *datasets: Dataset, **options: object) -> list[int]:
     return statuses
 
 
-def report(node: Node, transaction_uid: str, sop_uid: str, calling: str = "PACS") -> Dataset:
+def report(
+    node: Node,
+    transaction_uid: str,
+    sop_uid: str,
+    *,
+    calling: str = "PACS",
+    failure: int | None = None,
+) -> Dataset:
     """Send an N-EVENT-REPORT as a PACS does: on a new association, as SCP by role."""
     association = associate(
         node,
@@ -59,8 +66,13 @@ def report(node: Node, transaction_uid: str, sop_uid: str, calling: str = "PACS"
     item.ReferencedSOPInstanceUID = sop_uid
     information = Dataset()
     information.TransactionUID = transaction_uid
-    information.ReferencedSOPSequence = [item]
-    answer, _ = association.send_n_event_report(information, 1, COMMITMENT, COMMITMENT + ".1")
+    if failure is None:
+        information.ReferencedSOPSequence = [item]
+    else:
+        item.FailureReason = failure
+        information.FailedSOPSequence = [item]
+    kind = 1 if failure is None else 2
+    answer, _ = association.send_n_event_report(information, kind, COMMITMENT, COMMITMENT + ".1")
     association.release()
     return answer
 
@@ -73,14 +85,21 @@ def send_one(node: Node, dataset: Dataset) -> int:
     return int(answer.get("Status", -1))
 
 
-def send_raw(node: Node, data: bytes, *, sop_uid: str = "1.2.3.4.1.1") -> Dataset:
+def send_raw(
+    node: Node,
+    data: bytes,
+    *,
+    sop_uid: str = "1.2.3.4.1.1",
+    sop_class: str = CT,
+    syntax: str = EXPLICIT,
+) -> Dataset:
     """Send bytes as a data set, with a command set of our choice, on a real association."""
-    association = associate(node)
+    association = associate(node, build_context(sop_class, syntax))
     assert association.is_established
     request = C_STORE()
     request.MessageID = 1
     request.Priority = 2
-    request.AffectedSOPClassUID = CT
+    request.AffectedSOPClassUID = sop_class
     request.AffectedSOPInstanceUID = sop_uid
     request.DataSet = BytesIO(data)
     context = association.accepted_contexts[0]
