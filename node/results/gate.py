@@ -20,6 +20,7 @@ from pydicom.errors import BytesLengthException
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.errors import PeerError
+from node.imaging.attributes import tolerated
 from node.imaging.values import Floats, Refusal, Segmentation, Volume
 from node.results.identity import IDENTITY_TAGS
 from node.results.part10 import file_head
@@ -69,21 +70,22 @@ def check_result(data: bytes, volume: Volume, segmentation: Segmentation) -> tup
         segmentation: The labels and segments that were meant.
     """
     headers = [open_header(instance.file) for instance in volume.instances]
-    try:
-        seg = open_segmentation(data)
-    except PeerError as error:
-        return (error.fault.what,)
-    except _MALFORMED as error:
-        return (f"The object cannot be read: {type(error).__name__}.",)
-    checks = (
-        _name(data, seg, volume),
-        _identity(seg, volume, headers),
-        _references(seg, volume),
-        _segments(seg, segmentation),
-        _geometry(seg, volume),
-        _voxels(seg, volume, segmentation),
-    )
-    return tuple(sentence for check in checks for sentence in _said(check))
+    with tolerated():
+        try:
+            seg = open_segmentation(data)
+        except PeerError as error:
+            return (error.fault.what,)
+        except _MALFORMED as error:
+            return (f"The object cannot be read: {type(error).__name__}.",)
+        checks = (
+            _name(data, seg, volume),
+            _identity(seg, volume, headers),
+            _references(seg, volume),
+            _segments(seg, segmentation),
+            _geometry(seg, volume),
+            _voxels(seg, volume, segmentation),
+        )
+        return tuple(sentence for check in checks for sentence in _said(check))
 
 
 def _said(check: Iterator[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
+from node.imaging.attributes import tolerated
 from node.imaging.values import Code, Outcome, Refusal, Segmentation, Volume
 from node.results.seg import WrittenSeg, binary_seg
 from node.results.template import NodeFacts
@@ -114,13 +115,14 @@ def write_results(
             settings_digest=segmentation.model.settings_digest,
             kind=kind,
         )
-        made = binary_seg(
-            volume,
-            segmentation,
-            key=key,
-            node=node,
-            empty_patient_id_allowed=empty_patient_id_allowed,
-        )
+        with tolerated():
+            made = binary_seg(
+                volume,
+                segmentation,
+                key=key,
+                node=node,
+                empty_patient_id_allowed=empty_patient_id_allowed,
+            )
         if isinstance(made, Refusal):
             return made
         written.append(_result(kind, key, made, volume, segmentation))

@@ -283,7 +283,6 @@ def test_a_result_of_another_series_is_not_read_on_this_grid(
     assert check_result(data, elsewhere, segmentation)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom tells about each damage that it sees
 def test_no_damage_passes_or_breaks_the_gate(case: tuple[Volume, Segmentation, bytes]) -> None:
     volume, segmentation, data = case
     rng = np.random.default_rng(5)
