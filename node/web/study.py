@@ -155,7 +155,7 @@ def _sentence(found: StudyStory) -> str:
     if JobState.QUEUED in states:
         return "A job waits for a worker."
     if found.study.state is StudyState.SETTLED:
-        return "The study has settled; its results are on their way."
+        return "The study has settled; the steps below say what happens."
     return ""
 
 

@@ -224,9 +224,9 @@ def _people(facts: Facts) -> Iterable[Item]:
         yield Item(
             Level.ATTENTION,
             short,
-            f"{short}: each page says why and what to do.",
+            f"{short}: {'its' if facts.needing == 1 else 'each'} page says why and what to do.",
             "/studies?needs=1",
-            "Show them",
+            "Show it" if facts.needing == 1 else "Show them",
         )
 
 

@@ -102,11 +102,13 @@ def size(number: int | None) -> str:
 
 
 def person(name: str) -> str:
-    """Return a PN value as `Family, Given`; ideographic and phonetic groups are left out."""
-    parts = [part.strip() for part in name.split("=")[0].split("^") if part.strip()]
-    if not parts:
-        return "no name"
-    return parts[0] if len(parts) == 1 else f"{parts[0]}, {' '.join(parts[1:3])}"
+    """Return a PN value as `Family, Given Middle`, from its first group that says anything."""
+    for group in name.split("="):
+        parts = [part.strip() for part in group.split("^")][:3]
+        family, given = parts[0], " ".join(part for part in parts[1:] if part)
+        if family or given:
+            return ", ".join(part for part in (family, given) if part)
+    return "no name"
 
 
 def dicom_date(value: str) -> str:
