@@ -126,4 +126,5 @@ def test_a_sites_own_folder_comes_before_the_bundled_one(tmp_path: Path) -> None
 def test_cards_verdicts_and_the_allocator_need_no_torch() -> None:
     modules = "card, memory, verdict, postprocess, fit"
     code = f"import sys; from node.models import {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
