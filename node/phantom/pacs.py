@@ -32,15 +32,15 @@ from node.dicom.scp import start_scp
 from node.dicom.scu import Target, report_commitment
 from node.dicom.statuses import OUT_OF_RESOURCES, SUCCESS
 from node.errors import LimnerError
+from node.phantom.journal import Event, Journal, read_events
 from node.phantom.orders import Commitment, Orders, read_orders
 from node.phantom.relay import Relay, WireOrders
 
 AE_TITLE: Final = "PHANTOMPACS"
-EVENTS_FILE: Final = "events.jsonl"
 _NO_SUCH_INSTANCE: Final = 0x0112
 _SERVICES: Final = frozenset({Service.ECHO, Service.STORE, Service.ASK_COMMITMENT})
 
-Event = dict[str, str | int]
+__all__ = ["Event", "PhantomPacs", "Stored", "read_events"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +98,9 @@ class PhantomPacs:
         self._host = host
         self._report_to = report_to
         self._orders = orders or Orders()
-        self._on_event = on_event
-        self._changed = threading.Condition()
+        self._journal = Journal(folder, on_event)
+        self._lock = threading.Lock()
         self._stored: list[Stored] = []
-        self._events: list[Event] = []
         self._associations = 0
         self._reporting: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -122,7 +121,7 @@ class PhantomPacs:
         )
         self._relay = self._start_relay(port) if on_the_wire else None
         self.port = self._relay.port if self._relay else self._scp.port
-        self._tell({"event": "listening", "port": self.port, "ae_title": ae_title})
+        self._journal.tell({"event": "listening", "port": self.port, "ae_title": ae_title})
 
     def __enter__(self) -> Self:
         return self
@@ -143,14 +142,13 @@ class PhantomPacs:
     @property
     def stored(self) -> tuple[Stored, ...]:
         """Every C-STORE request so far, in the order of their answers."""
-        with self._changed:
+        with self._lock:
             return tuple(self._stored)
 
     @property
     def events(self) -> tuple[Event, ...]:
         """Every event so far."""
-        with self._changed:
-            return tuple(self._events)
+        return self._journal.events
 
     def counts(self) -> Counter[str]:
         """Return how often each SOP Instance UID was kept."""
@@ -162,12 +160,7 @@ class PhantomPacs:
 
     def wait_for(self, event: str, count: int = 1, *, timeout_s: float = 30.0) -> bool:
         """Wait until `event` has happened `count` times; return whether it has."""
-
-        def happened() -> bool:
-            return sum(one["event"] == event for one in self._events) >= count
-
-        with self._changed:
-            return self._changed.wait_for(happened, timeout=timeout_s)
+        return self._journal.wait_for(event, count, timeout_s)
 
     def stop(self) -> None:
         """Stop listening and end all associations; reports that are held back are not sent."""
@@ -193,31 +186,22 @@ class PhantomPacs:
             port=port,
         )
 
-    def _tell(self, event: Event) -> None:
-        """Record an event and write it down."""
-        with self._changed:
-            self._events.append(event)
-            with (self.folder / EVENTS_FILE).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(event) + "\n")
-            self._changed.notify_all()
-        self._on_event(event)
-
     def _admit(self, caller: Caller) -> Admission | Rejection:
-        with self._changed:
+        with self._lock:
             self._associations += 1
             number = self._associations
         if number <= self._orders.reject_associations:
-            self._tell({"event": "rejected", "calling_ae": caller.calling_ae})
+            self._journal.tell({"event": "rejected", "calling_ae": caller.calling_ae})
             return TOO_MANY
-        self._tell({"event": "association", "calling_ae": caller.calling_ae})
+        self._journal.tell({"event": "association", "calling_ae": caller.calling_ae})
         return Admission(caller.calling_ae, _SERVICES)
 
     def _echoed(self, caller: Caller) -> int:
-        self._tell({"event": "echo", "calling_ae": caller.calling_ae})
+        self._journal.tell({"event": "echo", "calling_ae": caller.calling_ae})
         return SUCCESS
 
     def _ended(self, ended: Ended) -> None:
-        self._tell(
+        self._journal.tell(
             {
                 "event": "ended",
                 "calling_ae": ended.caller.calling_ae,
@@ -228,7 +212,7 @@ class PhantomPacs:
         )
 
     def _store(self, incoming: Incoming) -> tuple[int, str]:
-        with self._changed:
+        with self._lock:
             number = len(self._stored) + 1
             status, file = self._verdict(incoming, number)
             one = Stored(
@@ -240,7 +224,7 @@ class PhantomPacs:
                 file=file,
             )
             self._stored.append(one)
-        self._tell(
+        self._journal.tell(
             {
                 "event": "store",
                 "number": number,
@@ -283,7 +267,7 @@ class PhantomPacs:
                 failed[pair] = reason
             else:
                 committed.append(pair)
-        self._tell(
+        self._journal.tell(
             {
                 "event": "commit-request",
                 "calling_ae": caller.calling_ae,
@@ -306,7 +290,7 @@ class PhantomPacs:
         """Give the relay the report for the request that was just answered."""
         report, self._report_here = self._report_here, None
         if report is not None:
-            self._tell(_reported(str(report[0].TransactionUID), "sent", ""))
+            self._journal.tell(_reported(str(report[0].TransactionUID), "sent", ""))
         return report
 
     def _report(
@@ -319,16 +303,18 @@ class PhantomPacs:
         if self._stopping.wait(self._orders.commitment_delay_s):
             return
         if self._report_to is None:
-            self._tell(_reported(transaction_uid, "unsent", "Nobody said where reports go."))
+            self._journal.tell(
+                _reported(transaction_uid, "unsent", "Nobody said where reports go.")
+            )
             return
         try:
             report_commitment(
                 self._report_to, transaction_uid, committed, failed, calling_ae=self.ae_title
             )
         except LimnerError as error:
-            self._tell(_reported(transaction_uid, "unsent", error.fault.what))
+            self._journal.tell(_reported(transaction_uid, "unsent", error.fault.what))
         else:
-            self._tell(_reported(transaction_uid, "sent", ""))
+            self._journal.tell(_reported(transaction_uid, "sent", ""))
 
 
 def _reported(transaction_uid: str, outcome: str, why: str) -> Event:
@@ -338,16 +324,6 @@ def _reported(transaction_uid: str, outcome: str, why: str) -> Event:
         "outcome": outcome,
         "why": why,
     }
-
-
-def read_events(folder: Path) -> tuple[Event, ...]:
-    """Return the events that a PACS, perhaps of another process, has written into its folder."""
-    file = folder / EVENTS_FILE
-    if not file.exists():
-        return ()
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A last line without its end is being written.
-    return tuple(json.loads(line) for line in lines if line.endswith("\n"))
 
 
 def _target(text: str) -> Target:

@@ -7,100 +7,40 @@ of the image series, slices ascending along row x column, like a volume read fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.phantom import chest, mr
 from node.phantom.classic import classic_datasets
 from node.phantom.decoys import decoy_datasets
 from node.phantom.enhanced import enhanced_dataset
-from node.phantom.grid import AXIAL, Floats, Grid, Orientation, centred_grid, grid_of
-from node.phantom.headers import Header, HeaderStyle, make_header
+from node.phantom.headers import Header, make_header
 from node.phantom.objects import ImageSeries, part10
-from node.phantom.pixels import FORMATS, Cells, Syntax, Values, outside_circle
+from node.phantom.profile import SMALL_CHEST, SMALL_HEAD, Form, Numbering, Part, Profile
+from node.phantom.scan import Scan, Truth, scan_chest, scan_head
 
-_IMAGE_SERIES = 2
-_CHEST_EXTENT_MM = (400.0, 300.0)
-_HEAD_EXTENT_MM = (230.0, 250.0, 260.0)
-_HEAD_CENTRE_MM = (0.0, 0.0, -60.0)
+__all__ = [
+    "SMALL_CHEST",
+    "SMALL_HEAD",
+    "Form",
+    "Numbering",
+    "Part",
+    "PhantomInstance",
+    "PhantomStudy",
+    "Profile",
+    "Scan",
+    "Truth",
+    "instance_of",
+    "make_study",
+    "study_of",
+    "write_study",
+]
 
-
-class Part(StrEnum):
-    """What is scanned."""
-
-    CHEST = "chest"  # CT of the chest; truth: right and left lung
-    HEAD = "head"  # MR of head and neck; truth: one lesion
-
-
-class Form(StrEnum):
-    """Into how many objects a series is cut."""
-
-    CLASSIC = "classic"  # one object per slice
-    ENHANCED = "enhanced"  # one multi-frame object
-
-
-class Numbering(StrEnum):
-    """In which order slices carry their instance numbers (frames: lie in the object)."""
-
-    ASCENDING = "ascending"  # along row x column
-    DESCENDING = "descending"  # against it, such as head first with decreasing z
-    RANDOM = "random"  # no order at all, drawn from the seed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What kind of study to make.
-
-    Attributes:
-        part: What is scanned.
-        form: One object per slice, or one for all.
-        shape: Slices, rows, columns; at least 32 rows and columns for JPEG 2000.
-        spacing_mm: Distance of slices, rows, columns; None covers the anatomy.
-        thickness_mm: Slice thickness; the slice distance when None.
-        orientation: Directions of rows and columns.
-        cells: Cell format; signed for CT and magnitude for MR when None.
-        syntax: Transfer syntax of the image series.
-        header: How the header is written.
-        numbering: Order of instance numbers.
-        patient_position: Patient Position (0018,5100).
-        decoys: Whether a localizer, a dose report and a secondary capture come along.
-        hard: The chest's hard profile.
-        healthy: No disease in the chest but a few nodules.
-        nodules: Nodules on order, as (diameter in mm, HU).
-        lesion_mm: Diameter of the head's lesion; drawn when None.
-        study_key: What tells two studies of one seed apart.
-    """
-
-    part: Part = Part.CHEST
-    form: Form = Form.CLASSIC
-    shape: tuple[int, int, int] = (60, 512, 512)
-    spacing_mm: tuple[float, float, float] | None = None
-    thickness_mm: float | None = None
-    orientation: Orientation = AXIAL
-    cells: Cells | None = None
-    syntax: Syntax = Syntax.EXPLICIT
-    header: HeaderStyle = HeaderStyle.PLAIN
-    numbering: Numbering = Numbering.ASCENDING
-    patient_position: str = "HFS"
-    decoys: bool = False
-    hard: bool = False
-    healthy: bool = False
-    nodules: tuple[tuple[float, float], ...] = ()
-    lesion_mm: float | None = None
-    study_key: str = "study"
-
-
-SMALL_CHEST = Profile(shape=(24, 128, 128))
-"""A chest that is made in well under a second, for tests and trials."""
-
-SMALL_HEAD = Profile(part=Part.HEAD, shape=(24, 128, 128))
-"""An MR study that is made in well under a second, for tests and trials."""
+_IMAGE_SERIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,46 +60,6 @@ class PhantomInstance:
     series_uid: str
     transfer_syntax_uid: str
     data: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What is known of the image series.
-
-    Attributes:
-        labels: uint8, shape [slice, row, column], slices ascending along row x column.
-        affine: float64 (4, 4), index [slice, row, column, 1] to LPS mm.
-        spacing_mm: Distance of slices, rows, columns.
-        names: Label value to name: `right lung`, `left lung`, or `lesion`.
-        exact_ml: Volume by name from the shape, not from counting voxels, where it is known.
-        marker_mm: Centre of the marker on the patient's right, LPS; None where there is none.
-        lesions: Nodules and masses of a chest, inside the grid or not.
-        lesion_side: `right`, `left`, or empty where there is no one lesion.
-    """
-
-    labels: NDArray[np.uint8]
-    affine: Floats
-    spacing_mm: tuple[float, float, float]
-    names: Mapping[int, str]
-    exact_ml: Mapping[str, float]
-    marker_mm: tuple[float, float, float] | None
-    lesions: tuple[chest.Lesion, ...] = ()
-    lesion_side: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scan:
-    """What a scanner has measured, before it is written.
-
-    Attributes:
-        values: int16, shape [slice, row, column]: HU, or arbitrary for MR.
-        grid: Where they lie.
-        truth: What is known, on the same grid.
-    """
-
-    values: Values
-    grid: Grid
-    truth: Truth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,7 +97,8 @@ def make_study(seed: int, profile: Profile = SMALL_CHEST) -> PhantomStudy:
         seed: What is drawn: the patient, names, UIDs.
         profile: How it is scanned and written.
     """
-    scan = _chest(seed, profile) if profile.part is Part.CHEST else _head(seed, profile)
+    is_chest = profile.part is Part.CHEST
+    scan = scan_chest(seed, profile) if is_chest else scan_head(seed, profile)
     return study_of(scan, seed, profile)
 
 
@@ -219,7 +120,7 @@ def study_of(scan: Scan, seed: int, profile: Profile) -> PhantomStudy:
         values=scan.values,
         grid=scan.grid,
         thickness_mm=profile.thickness_mm or scan.grid.spacing_mm[0],
-        cells=_cells(profile),
+        cells=profile.cell_format,
         syntax=profile.syntax,
         patient_position=profile.patient_position,
         instance_numbers=_instance_numbers(seed, profile),
@@ -270,13 +171,6 @@ def instance_of(dataset: Dataset) -> PhantomInstance:
     )
 
 
-def _cells(profile: Profile) -> Cells:
-    """Return the cell format of `profile`."""
-    if profile.cells is not None:
-        return profile.cells
-    return Cells.SIGNED if profile.part is Part.CHEST else Cells.MAGNITUDE
-
-
 def _instance_numbers(seed: int, profile: Profile) -> tuple[int, ...]:
     """Return the instance number of each slice, from 1."""
     numbers = np.arange(1, profile.shape[0] + 1)
@@ -285,77 +179,3 @@ def _instance_numbers(seed: int, profile: Profile) -> tuple[int, ...]:
     elif profile.numbering is Numbering.RANDOM:
         numbers = np.random.Generator(np.random.PCG64(seed)).permutation(numbers)
     return tuple(int(number) for number in numbers)
-
-
-def _grid(
-    profile: Profile, extent_mm: tuple[float, float, float], centre_mm: tuple[float, float, float]
-) -> Grid:
-    """Return the grid of `profile`; without a spacing it covers `extent_mm` (x, y, z)."""
-    shape = profile.shape
-    spacing = profile.spacing_mm
-    if spacing is None:
-        normal, field_mm = np.abs(profile.orientation.normal), max(extent_mm)
-        spacing = (
-            float(normal @ np.array(extent_mm)) / shape[0],
-            field_mm / max(shape[1:]),
-            field_mm / max(shape[1:]),
-        )
-    return centred_grid(shape, spacing, orientation=profile.orientation, centre_mm=centre_mm)
-
-
-def _chest(seed: int, profile: Profile) -> Scan:
-    """Scan a chest."""
-    if profile.orientation == AXIAL:
-        scanned = chest.volume(
-            seed,
-            slices=profile.shape[0],
-            rows=profile.shape[1],
-            columns=profile.shape[2],
-            spacing_mm=profile.spacing_mm,
-            thickness_mm=profile.thickness_mm,
-            hard=profile.hard,
-            healthy=profile.healthy,
-            nodules=profile.nodules,
-        )
-        patient, exact = scanned.patient, dict(scanned.truth.organs_ml)
-        values, labels, grid = scanned.hu, scanned.labels, grid_of(scanned.affine, profile.shape)
-    else:
-        patient = chest.ChestPatient.draw(
-            seed, hard=profile.hard, healthy=profile.healthy, nodules=profile.nodules
-        )
-        exact, height = {}, patient.lung_height_mm
-        grid = _grid(profile, (*_CHEST_EXTENT_MM, 1.1 * height), (0.0, 0.0, height / 2))
-        values, labels = chest.sample(
-            patient, grid.affine, profile.shape, thickness_mm=profile.thickness_mm
-        )
-    if FORMATS[_cells(profile)].padding is not None:
-        # What became padding cannot be seen, so it is not asked for.
-        labels = labels.copy()
-        labels[:, outside_circle(profile.shape[1], profile.shape[2])] = 0
-    truth = Truth(
-        labels,
-        grid.affine,
-        grid.spacing_mm,
-        {chest.RIGHT_LUNG: "right lung", chest.LEFT_LUNG: "left lung"},
-        exact,
-        patient.marker_mm,
-        lesions=chest.lesions_of(patient),
-    )
-    return Scan(values, grid, truth)
-
-
-def _head(seed: int, profile: Profile) -> Scan:
-    """Scan a head."""
-    patient = mr.HeadPatient.draw(seed, lesion_mm=profile.lesion_mm)
-    grid = _grid(profile, _HEAD_EXTENT_MM, _HEAD_CENTRE_MM)
-    values, labels = mr.sample(patient, grid.affine, profile.shape)
-    truth = Truth(
-        labels,
-        grid.affine,
-        grid.spacing_mm,
-        {mr.LESION: "lesion"},
-        {"lesion": patient.volume_ml},
-        mr.MARKER_MM,
-        lesion_side=patient.side,
-    )
-    return Scan(values, grid, truth)

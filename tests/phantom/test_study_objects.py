@@ -201,6 +201,7 @@ def test_the_lesion_stays_at_its_place_in_the_patient_in_every_axis_order() -> N
     for orientation in axis_orders():
         profile = Profile(
             part=Part.HEAD,
+            form=Form.ENHANCED,
             orientation=orientation,
             shape=(24, 30, 28),
             spacing_mm=(10.0, 10.0, 10.0),
