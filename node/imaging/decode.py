@@ -188,6 +188,7 @@ class FrameDecoder:
             _seal_size(descriptor)
             failure = self._run(tasks, descriptor, frame_bytes)
             if failure is not None:
+                self._abandon()
                 return failure
             # The mapping keeps the memory alive behind the closed descriptor.
             memory = mmap.mmap(descriptor, frame_bytes * len(tasks))
@@ -211,27 +212,32 @@ class FrameDecoder:
                 selector.register(child.socket, selectors.EVENT_READ, child)
                 if waiting and not self._next(child, tasks, waiting, frame_bytes):
                     return self._lost(child, child.task)
-            busy = [child for child in self._children if child.task >= 0]
-            while busy:
+            while busy := [child for child in self._children if child.task >= 0]:
                 until = min(child.deadline for child in busy)
                 events = selector.select(max(0.0, until - time.monotonic()))
                 late = [child for child in busy if child.deadline <= time.monotonic()]
                 if not events and late:
-                    return self._lost(late[0], late[0].task, late=True)
-                for key, _ in events:
-                    child = key.data
-                    try:
-                        trouble = child.answer()
-                    except OSError:
+                    return self._lost(late[0], late[0].task)
+                for child in [key.data for key, _ in events]:
+                    failure = self._hear(child, selector)
+                    if failure is not None:
+                        return failure
+                    free = waiting and child in self._children
+                    if free and not self._next(child, tasks, waiting, frame_bytes):
                         return self._lost(child, child.task)
-                    index, child.task = child.task, -1
-                    if trouble is not None:
-                        self._abandon()
-                        return DecodeFailure(index, f"the decoder says {trouble}")
-                    if waiting and not self._next(child, tasks, waiting, frame_bytes):
-                        return self._lost(child, child.task)
-                busy = [child for child in self._children if child.task >= 0]
-        return None
+        return DecodeFailure(waiting[0], "no decoding process is left") if waiting else None
+
+    def _hear(self, child: _Child, selector: selectors.BaseSelector) -> DecodeFailure | None:
+        """Take a child's answer; return what failed, None if nothing did."""
+        try:
+            trouble = child.answer()
+        except OSError:
+            selector.unregister(child.socket)
+            index = child.task
+            failure = self._lost(child, index)
+            return failure if index >= 0 else None  # one that dies idle takes nothing with it
+        index, child.task = child.task, -1
+        return None if trouble is None else DecodeFailure(index, f"the decoder says {trouble}")
 
     def _next(
         self, child: _Child, tasks: Sequence[FrameTask], waiting: deque[int], frame_bytes: int
@@ -252,11 +258,11 @@ class FrameDecoder:
         for child in started:
             child.wait_until_ready(self._wall_s)
 
-    def _lost(self, child: _Child, index: int, *, late: bool = False) -> DecodeFailure:
-        """Take a dead or late child out; the others are ended too if they are at work."""
+    def _lost(self, child: _Child, index: int) -> DecodeFailure:
+        """Take a dead or late child out, and say what became of it."""
+        late = child.task >= 0 and child.deadline <= time.monotonic()
         self._children.remove(child)
         ending = child.end()
-        self._abandon()
         what = f"took longer than {self._wall_s:g} s" if late else f"ended with {ending}"
         return DecodeFailure(index, f"the decoding process {what}")
 

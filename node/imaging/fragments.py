@@ -21,6 +21,10 @@ _ITEM: Final = b"\xfe\xff\x00\xe0"
 _DELIMITER: Final = b"\xfe\xff\xdd\xe0"
 
 
+MOST_FRAGMENTS: Final = 1 << 17
+"""Items that are followed in one instance; a file of empty items would keep us for minutes."""
+
+
 class CutShortError(ValueError):
     """The fragments end before they should, or do not make up the frames."""
 
@@ -74,6 +78,8 @@ def _fragments(
         length = int(struct.unpack("<I", head[4:])[0])
         if head[:4] != _ITEM or at + 8 + length > size:
             raise CutShortError(f"fragment {len(found)} lies behind the end of the instance")
+        if len(found) > MOST_FRAGMENTS:
+            raise CutShortError(f"there are more than {MOST_FRAGMENTS} fragments")
         found.append(Fragment(at + 8, length))
         at += 8 + length
     if len(found) < 2:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -43,6 +44,12 @@ IN_PLANE_TOLERANCE_PIXELS: Final = 0.1
 
 SPACING_CHANGE_RUN: Final = 3
 """This many equal wide gaps in a row are a change of spacing; fewer are missing slices."""
+
+LARGEST_MM: Final = 1e5
+"""No position or spacing is beyond 100 m; what is would only overflow the arithmetic."""
+
+SHOWN_PLACES: Final = 10
+"""A refusal names at most so many places of missing slices."""
 
 _ROUNDING_MM: Final = 1e-6
 """Room for binary arithmetic on decimal texts."""
@@ -138,6 +145,17 @@ def find_grid(planes: Planes, *, min_slices: int = 3) -> Grid | NotAGrid:
 
 def _disagreement(planes: Planes) -> NotAGrid | None:
     """Refuse directions that are none, and planes that differ in direction, matrix or spacing."""
+    wild = (
+        (np.abs(planes.positions).max(axis=1) > LARGEST_MM)
+        | (np.abs(planes.spacings).max(axis=1) > LARGEST_MM)
+        | (np.abs(planes.orientations).max(axis=1) > 1 + UNIT_TOLERANCE)
+    )
+    if wild.any():
+        return NotAGrid(
+            Reason.NO_GEOMETRY,
+            f"The position, direction or spacing of {int(wild.sum())} image(s) is out of bounds.",
+            _indices(np.flatnonzero(wild)),
+        )
     row, column = planes.orientations[:, :3], planes.orientations[:, 3:]
     off = np.maximum.reduce(
         [
@@ -263,11 +281,13 @@ def _irregular(
     beside = sorted({int(order[i + side]) for i in wide for side in (0, 1)})
     whole = bool((np.abs(gaps - times * usual) <= tolerance).all())
     if len(wide) and whole and _longest_run(times) < SPACING_CHANGE_RUN:
-        lost = [heights[i] + k * usual for i in wide for k in range(1, int(times[i]))]
-        shown = ", ".join(f"{place:.2f}" for place in lost[:10]) + (", ..." * (len(lost) > 10))
+        lost = int((times[wide] - 1).sum())
+        places = (heights[i] + k * usual for i in wide for k in range(1, int(times[i])))
+        shown = ", ".join(f"{place:.2f}" for place in islice(places, SHOWN_PLACES))
+        shown += ", ..." if lost > SHOWN_PLACES else ""
         return NotAGrid(
             Reason.MISSING_SLICES,
-            f"{len(lost)} slice(s) missing in a stack of {usual:.3f} mm steps, at {shown} mm "
+            f"{lost} slice(s) missing in a stack of {usual:.3f} mm steps, at {shown} mm "
             f"along the normal.",
             tuple(beside),
         )

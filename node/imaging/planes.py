@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.imaging.pixels import PixelFormat, ValueRule
+from node.imaging.pixel_format import PixelFormat, ValueRule
 from node.imaging.values import PixelPlace, SourceInstance
 from node.reasons import Reason
 

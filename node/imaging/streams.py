@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from node.imaging.pixels import PixelFormat
+from node.imaging.pixel_format import PixelFormat
 from node.imaging.syntaxes import Codec
 from node.reasons import Reason
 

@@ -20,13 +20,8 @@ from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
 from node.imaging.enhanced import frame_groups
 from node.imaging.fragments import CutShortError, read_frames
 from node.imaging.native import NativeReader
-from node.imaging.pixels import (
-    LARGEST_VOXELS,
-    PixelFormat,
-    convert_plane,
-    pixel_format,
-    value_rule,
-)
+from node.imaging.pixel_format import LARGEST_VOXELS, PixelFormat, pixel_format, value_rule
+from node.imaging.pixels import convert_plane
 from node.imaging.planes import Plane, RefusedError, unreadable
 from node.imaging.streams import check_stream
 from node.imaging.syntaxes import COMPRESSED

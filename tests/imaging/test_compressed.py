@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -163,6 +164,20 @@ def test_a_codestream_that_says_signed_is_read_by_the_header(
     volume = read(save(tmp_path, data), decoder)
     assert isinstance(volume, Volume), volume
     np.testing.assert_array_equal(volume.array, values)
+
+
+def test_twelve_bit_lossy_frames_are_near_the_native_values(
+    tmp_path: Path, decoder: FrameDecoder
+) -> None:
+    smooth = phantom(N)
+    smooth[:, 0] = smooth[:, 1]
+    data = series(pixels=smooth)
+    for index, each in enumerate(data):
+        frame = imagecodecs.jpeg8_encode(smooth[index], level=98, bitspersample=12)
+        compressed(each, JPEGExtended12Bit, frame)
+    volume = read(save(tmp_path, data), decoder)
+    assert isinstance(volume, Volume), volume
+    assert np.abs(volume.array - (smooth.astype(int) - 1024)).max() <= 8
 
 
 def test_a_frame_whose_lower_half_is_suddenly_one_value_is_refused(

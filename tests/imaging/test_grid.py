@@ -182,3 +182,23 @@ def test_jitter_of_direction_cosines_and_spacings_is_one_grid() -> None:
         )
     )
     assert isinstance(found, Grid)
+
+
+@given(
+    numbers=st.lists(
+        st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 11), min_size=1, max_size=5
+    )
+)
+@settings(max_examples=80, deadline=None)
+def test_any_finite_numbers_are_a_grid_or_a_refusal(numbers: list[tuple[float, ...]]) -> None:
+    table = np.array(numbers)
+    found = find_grid(
+        Planes(table[:, :3], table[:, 3:9], table[:, 9:], [(4, 5)] * len(table)), min_slices=1
+    )
+    assert isinstance(found, Grid | NotAGrid)
+
+
+def test_a_gap_of_a_million_slices_is_named_without_listing_them() -> None:
+    refusal = find_grid(planes([0.0, 0.05, 0.1, 50_000.0]))
+    assert isinstance(refusal, NotAGrid)
+    assert len(refusal.explanation) < 300

@@ -380,3 +380,31 @@ def test_fewer_functional_groups_than_frames_are_a_bad_header(tmp_path: Path) ->
     (refusal,) = found_in(save(tmp_path, [data]))
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.BAD_HEADER
+
+
+def _in_stacks(data: Dataset, stacks: list[str]) -> Dataset:
+    frames = data.PerFrameFunctionalGroupsSequence
+    for frame, stack in zip(frames, stacks, strict=True):
+        frame.FrameContentSequence[0].StackID = stack
+    return data
+
+
+def test_stacks_whose_union_is_regular_are_one_volume(tmp_path: Path) -> None:
+    data = _in_stacks(enhanced([0, 2, 4, 1, 3, 5]), ["1"] * 3 + ["2"] * 3)
+    np.testing.assert_array_equal(only_volume(save(tmp_path, [data])).array, phantom(6))
+
+
+def test_stacks_of_different_orientation_are_a_volume_each(tmp_path: Path) -> None:
+    data = _in_stacks(enhanced(list(range(6))), ["1"] * 3 + ["2"] * 3)
+    for index, frame in enumerate(data.PerFrameFunctionalGroupsSequence[3:]):
+        item = Dataset()
+        item.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        frame.PlaneOrientationSequence = Items([item])
+        position = frame.PlanePositionSequence[0]
+        position.ImagePositionPatient = [float(-4 * index), 0.5, 7.25]
+    first, second = found_in(save(tmp_path, [data]))
+    assert isinstance(first, VolumePlan)
+    assert isinstance(second, VolumePlan)
+    assert (first.part, second.part) == (1, 2)
+    assert first.spacing_mm[0] == pytest.approx(GAP)
+    assert second.spacing_mm[0] == pytest.approx(4.0)
