@@ -243,13 +243,23 @@ def find_cards(folders: Sequence[Path]) -> dict[str, Card]:
     folders come before the bundled ones.
 
     Raises:
-        SetupError: A card has mistakes.
+        SetupError: A card has mistakes, or two in one folder have the same name.
     """
     cards: dict[str, Card] = {}
     for folder in folders:
+        here: dict[str, Card] = {}
         for path in sorted(folder.glob(f"*/{CARD_FILE}")):
             card = load_card(path.parent)
-            cards.setdefault(card.name, card)
+            if card.name in here:
+                raise setup_error(
+                    "card-name-twice",
+                    f"Two models are called '{card.name}': {here[card.name].folder.name} and "
+                    f"{card.folder.name}.",
+                    where=str(folder),
+                    remedy="Give one of them another name in its card.toml.",
+                )
+            here[card.name] = card
+        cards = here | cards
     return cards
 
 

@@ -123,6 +123,14 @@ def test_a_sites_own_folder_comes_before_the_bundled_one(tmp_path: Path) -> None
     assert {name: card.version for name, card in cards.items()} == {"lung-ct": "2.0.0"}
 
 
+def test_two_models_of_one_name_in_one_folder_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.toml").write_text(documented_card(), encoding="utf-8")
+    with pytest.raises(SetupError, match="Two models are called 'lung-ct': a and b"):
+        find_cards([tmp_path])
+
+
 def test_cards_verdicts_and_the_allocator_need_no_torch() -> None:
     modules = "card, memory, verdict, postprocess, fit"
     code = f"import sys; from node.models import {modules}; sys.exit('torch' in sys.modules)"
