@@ -133,10 +133,22 @@ def _same(seg: Dataset, header: Dataset, tag: int) -> bool:
     if tag not in seg:
         return False
     if dictionary_VR(tag) == "SQ":
-        return bool(seg[tag] == header[tag])
+        return _items(seg, tag) == _items(header, tag)
     source, found = _raw(header, tag), _raw(seg, tag)
     # An odd length is the sender's mistake and must be padded; nothing else may differ.
     return found == source or (len(source) % 2 == 1 and found[:-1] == source)
+
+
+def _items(dataset: Dataset, tag: int) -> list[dict[int, object]]:
+    """Return a sequence's items as values, without private elements, which are never copied."""
+    return [
+        {
+            int(one.tag): _items(item, one.tag) if one.VR == "SQ" else one.value
+            for one in item
+            if not one.tag.is_private
+        }
+        for item in dataset[tag].value or ()
+    ]
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:
