@@ -174,7 +174,7 @@ def _draw_heart(
     rng: np.random.Generator, trunk: Trunk, tendon_mm: float, scale: float, *, hard: bool
 ) -> Ellipsoid:
     u = rng.uniform
-    grow = scale * float(u(0.88, 1.12)) * (float(u(1, 1.25)) if hard else 1.0)
+    grow = scale * float(u(0.95, 1.18)) * (float(u(1, 1.25)) if hard else 1.0)
     radii = (float(u(52, 70)) * grow, float(u(38, 50)) * grow, float(u(40, 54)) * grow)
     level = max(tendon_mm + radii[2] * u(0.62, 0.85), 0.16 * trunk.height)
     z = np.asarray(level, np.float32)

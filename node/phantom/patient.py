@@ -116,7 +116,7 @@ class ChestPatient:
         nodes = draw_lattice(rng("lattice"))
         trunk = draw_trunk(rng("trunk"), nodes, hard=hard)
         lungs = draw_lungs(rng("lungs"), trunk, nodes, hard=hard)
-        tendon = 0.6 * lungs.dome_mm[1]
+        tendon = 0.8 * lungs.dome_mm[1]
         organs = draw_mediastinum(rng("mediastinum"), trunk, tendon_mm=tendon, hard=hard)
         marks = Landmarks(
             trunk=trunk,
