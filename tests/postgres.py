@@ -109,10 +109,12 @@ def _wait(server: PostgresServer, folder: Path) -> None:
     until = time.monotonic() + _START_S
     while server.process.poll() is None and time.monotonic() < until:
         try:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=1):
-                return
-        except OSError:
+            # The port accepts connections before the server is ready to answer them.
+            psycopg.connect(server.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
             time.sleep(0.05)
+        else:
+            return
     raise RuntimeError(f"PostgreSQL did not start: {(folder / 'server.log').read_text()}")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, select, text
 from stored_examples import add_job, instance, now
@@ -308,30 +310,42 @@ def test_listeners_that_get_the_same_instance_together_keep_one(engine: Engine) 
     assert series.instance_count == 1
 
 
+def meanwhile(engine: Engine, first: NewInstance, second: NewInstance) -> Recorded:
+    """Record `second` while the transaction that records `first` is still open."""
+    answers: list[Recorded] = []
+    other = threading.Thread(target=lambda: answers.append(record(engine, second)))
+    with writing(engine) as db:
+        instances.record_instance(db, first)
+        other.start()
+        with psycopg.connect(
+            engine.url.set(drivername="postgresql").render_as_string(), autocommit=True
+        ) as watcher:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while watcher.execute(waiting).fetchone() == (0,):
+                time.sleep(0.01)
+    other.join()
+    [answer] = answers
+    return answer
+
+
 def test_whoever_loses_the_race_for_an_instance_leaves_no_empty_study(
     postgres_engine: Engine,
 ) -> None:
-    """Two studies claim one SOP Instance UID at the same moment; the second waits and loses."""
     stolen = instance(2, "1.3", sop_uid=instance(1).sop_uid)
-    answers: list[Recorded] = []
-    loser = threading.Thread(target=lambda: answers.append(record(postgres_engine, stolen)))
-    with writing(postgres_engine) as db:
-        instances.record_instance(db, instance(1))
-        loser.start()
-        with reading(postgres_engine) as other:
-            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            while not _any_waits(other, waiting):
-                pass
-    loser.join()
-    assert [one.outcome for one in answers] == [Outcome.CONFLICT]
+    assert meanwhile(postgres_engine, instance(1), stolen).outcome is Outcome.CONFLICT
     with reading(postgres_engine) as db:
         assert db.execute(select(Study.uid)).scalars().all() == ["1.2"]
 
 
-def _any_waits(db: object, statement: object) -> bool:
-    # The statistics are a snapshot per transaction; without this the loop would not see a change.
-    db.execute(text("SELECT pg_stat_clear_snapshot()"))  # type: ignore[attr-defined]
-    return bool(db.execute(statement).scalar_one())  # type: ignore[attr-defined]
+def test_two_listeners_may_begin_a_series_of_a_known_study_together(
+    postgres_engine: Engine,
+) -> None:
+    record(postgres_engine, instance(1))
+    first, second = instance(2, series_uid="1.2.8"), instance(3, series_uid="1.2.8")
+    assert meanwhile(postgres_engine, first, second).outcome is Outcome.NEW
+    with reading(postgres_engine) as db:
+        series = studies.list_series(db, study_of(postgres_engine).id)
+    assert [one.instance_count for one in series] == [1, 2]
 
 
 def test_settling_and_receiving_at_the_same_moment_lose_no_instance(engine: Engine) -> None:
