@@ -154,6 +154,7 @@ class Line:
     series_id: int = 0
     job: JobRow | None = None
     pictures: tuple[bytes, ...] = ()
+    volumes_ml: tuple[float, float] = (2514.3, 2203.9)
     result_id: int = 0
     association_id: int = field(default=0)
 
@@ -306,11 +307,13 @@ class Line:
                     place=place,
                     model=self.model,
                     model_version="1.0",
-                    model_digest="e" * 64,
+                    model_digest=hashlib.sha256(self.model.encode()).hexdigest(),
                     summary={
                         "segments": [
-                            {"number": 1, "label": "Right lung", "voxels": 9, "volume_ml": 2514.3},
-                            {"number": 2, "label": "Left lung", "voxels": 8, "volume_ml": 2203.9},
+                            {"number": number, "label": label, "voxels": 9, "volume_ml": volume_ml}
+                            for number, label, volume_ml in zip(
+                                (1, 2), ("Right lung", "Left lung"), self.volumes_ml, strict=True
+                            )
                         ],
                         "verdict": "accept",
                         "reasons": [],

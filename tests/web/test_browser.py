@@ -120,7 +120,9 @@ def test_a_failed_job_is_requeued_in_two_steps_from_the_now_page(
     picture(night, "study-failed")
     night.get_by_text("Requeue…").click()
     assert line.state_of_job() is JobState.FAILED
-    night.wait_for_timeout(2500)  # the open form survives a renewal of the page
+    Line(line.node, images=line.images + 1).arrive()  # a late image renews the page
+    received = night.locator("#line").get_by_text("Received from ct1")
+    sync_api.expect(received).to_have_count(2)
     night.get_by_role("button", name="Yes, put it back in the queue").click()
     sync_api.expect(night.get_by_text("The job is back in the queue.")).to_be_visible()
     assert line.state_of_job() is JobState.QUEUED
