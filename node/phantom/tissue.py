@@ -74,7 +74,7 @@ def draw_tissue(rng: np.random.Generator, trunk: Trunk, marks: Landmarks, nodes:
 def _draw_plates(rng: np.random.Generator, trunk: Trunk, marks: Landmarks) -> Capsules:
     u = rng.uniform
     side = trunk.half_x + trunk.wall
-    uppers = trunk.arms[:: max(len(trunk.arms) // 2, 1)]
+    uppers = [limb for limb in trunk.arms if limb.start[2] > 0.8 * trunk.height]
     bones = []
     for sign, arm in zip((-1, 1), (*uppers, *uppers)[:2], strict=True):
         shoulder = np.asarray(arm.start) * [sign * np.sign(arm.start[0]), 1, 1]

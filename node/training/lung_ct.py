@@ -127,5 +127,5 @@ LUNG_CT: Final = Recipe(
     name="lung-ct",
     examples=draw_lung_examples,
     augmentation=Augmentation(swaps=((1, 2),)),
-    budget=Budget(patients=300, slices=8, steps=320, batch=12),
+    budget=Budget(patients=200, slices=8, steps=340, batch=12),
 )

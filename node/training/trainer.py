@@ -78,7 +78,8 @@ def fit_network(
             )
             optimiser.zero_grad(set_to_none=True)
             scores = model(images.contiguous(memory_format=torch.channels_last))
-            loss = loss_of(scores, labels, smooth=recipe.dice_smooth)
+            weight = 1 + (recipe.dice_last - 1) * step / budget.steps
+            loss = loss_of(scores, labels, smooth=recipe.dice_smooth, dice_weight=weight)
             torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
@@ -95,13 +96,14 @@ def _lay_out(model: nn.Module, order: torch.memory_format) -> None:
             weight.data = weight.data.contiguous(memory_format=order)
 
 
-def loss_of(scores: Tensor, labels: Tensor, *, smooth: float) -> Tensor:
-    """Return cross-entropy plus one minus the soft Dice per slice and class.
+def loss_of(scores: Tensor, labels: Tensor, *, smooth: float, dice_weight: float = 1.0) -> Tensor:
+    """Return cross-entropy plus what the soft Dice per slice and class lacks of one.
 
     Args:
         scores: (b, classes, rows, columns), before softmax.
         labels: int64 (b, rows, columns).
         smooth: Pixels added above and below in the Dice.
+        dice_weight: Weight of the Dice against the cross-entropy.
     """
     entropy = functional.cross_entropy(scores, labels)
     shares = scores.softmax(dim=1)[:, 1:]  # (b, classes - 1, rows, columns)
@@ -109,7 +111,7 @@ def loss_of(scores: Tensor, labels: Tensor, *, smooth: float) -> Tensor:
     both = (shares * wanted).sum(dim=(2, 3))
     each = shares.sum(dim=(2, 3)) + wanted.sum(dim=(2, 3))
     dice = (2 * both + smooth) / (each + smooth)
-    return entropy + 1 - dice.mean()
+    return entropy + dice_weight * (1 - dice.mean())
 
 
 def _batches(
