@@ -18,7 +18,7 @@ import pytest
 from node.phantom import mr
 from node.phantom.grid import AXIAL, CORONAL, SAGITTAL, Orientation, axis_orders, rotated
 from node.phantom.headers import HeaderStyle
-from node.phantom.pixels import Cells, Syntax
+from node.phantom.pixels import FORMATS, Cells, Syntax
 from node.phantom.study import (
     SMALL_CHEST,
     Form,
@@ -141,6 +141,12 @@ def test_every_cell_format_in_every_transfer_syntax_is_valid_and_reads_back_exac
     assert errors_of(write_study(tmp_path, study)[:1]) == []
     assert {one.transfer_syntax_uid for one in study.images} == {str(syntax)}
     np.testing.assert_array_equal(read_values(study), read_values(plain))
+    if syntax is Syntax.JPEG_2000:
+        # The SIZ marker segment says for itself whether cells are signed; readers that believe
+        # the header alone would hide a wrong one.
+        stream = study.images[0].data
+        precision = stream[stream.index(b"\xff\x4f\xff\x51") + 42]
+        assert bool(precision & 0x80) == bool(FORMATS[cells].representation)
 
 
 def test_decoys_come_as_series_of_their_own_and_are_valid(tmp_path: Path) -> None:
@@ -265,7 +271,9 @@ def test_padding_lies_outside_the_circle_and_truth_asks_nothing_there() -> None:
     outside = dataset.pixel_array == -2000
 
     assert dataset.PixelPaddingValue == -2000
-    assert outside[0, 0] and not outside[20, 24]
+    # All four corners, and nothing on the two middle lines.
+    assert outside[0, 0] and outside[0, -1] and outside[-1, 0] and outside[-1, -1]
+    assert not outside[20].any() and not outside[:, 24].any()
     assert not study.truth.labels[:, outside].any()
 
 
