@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Connection, Engine, event, select, text
 from stored_examples import add_job, instance, now
 
 from storage import instances, queue, studies
@@ -311,18 +311,23 @@ def test_listeners_that_get_the_same_instance_together_keep_one(engine: Engine) 
 
 
 def meanwhile(engine: Engine, first: NewInstance, second: NewInstance) -> Recorded:
-    """Record `second` while the transaction that records `first` is still open."""
+    """Record `second` while `first` has its rows but is neither counted nor committed."""
     answers: list[Recorded] = []
     other = threading.Thread(target=lambda: answers.append(record(engine, second)))
-    with writing(engine) as db:
-        instances.record_instance(db, first)
+
+    def pause(_db: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if not statement.startswith("UPDATE series") or other.ident is not None:
+            return
         other.start()
-        with psycopg.connect(
-            engine.url.set(drivername="postgresql").render_as_string(), autocommit=True
-        ) as watcher:
+        address = engine.url.set(drivername="postgresql").render_as_string()
+        with psycopg.connect(address, autocommit=True) as watcher:
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             while watcher.execute(waiting).fetchone() == (0,):
                 time.sleep(0.01)
+
+    with writing(engine) as db:
+        event.listen(db, "before_cursor_execute", pause)
+        instances.record_instance(db, first)
     other.join()
     [answer] = answers
     return answer

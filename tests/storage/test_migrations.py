@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,8 +93,10 @@ def test_up_down_and_up_again(empty_url: str) -> None:
 
 
 def test_processes_that_migrate_at_once_all_succeed(empty_url: str) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(migrate, [empty_url] * 3))
+    program = "import sys; from storage.database import migrate; migrate(sys.argv[1])"
+    command = [sys.executable, "-c", program, empty_url]
+    started = [subprocess.Popen(command, cwd=CHECKOUT) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
     engine = open_engine(empty_url)
     check_schema(engine)
     engine.dispose()

@@ -86,7 +86,9 @@ def test_a_session_ends_by_time_by_sign_out_and_with_its_person(engine: Engine) 
     [
         "UPDATE audit SET who = 'nobody' WHERE act = 'release'",
         "UPDATE audit SET at_ms = at_ms + 1 WHERE act = 'release'",
-        "UPDATE audit SET target = 'act', act = 'target' WHERE act = 'release'",
+        "UPDATE audit SET act = 'cancel' WHERE act = 'release'",
+        "UPDATE audit SET target = '1.2.4' WHERE act = 'release'",
+        "UPDATE audit SET detail = '' WHERE act = 'release'",
         "DELETE FROM audit WHERE act = 'release'",
         "UPDATE audit SET chain = (SELECT max(chain) FROM audit) WHERE act = 'release'",
     ],
