@@ -24,10 +24,10 @@ def test_false_missed_and_crossed_voxels_are_counted_apart() -> None:
     labels = reference.copy()
     labels[0, 0, 0] = 2  # crossed
     labels[1, 0, 0] = 0  # missed
-    labels[2, 3, 3] = 1  # false
+    labels[2, 3, 2:] = 1  # false
     score = overlap_of(labels, reference, voxel_ml=0.5, count=2)
-    assert (score.false_ml, score.missed_ml, score.crossed) == (0.5, 0.5, 1)
-    assert score.dice == pytest.approx(10 / 12)
+    assert (score.false_ml, score.missed_ml, score.crossed) == (1.0, 0.5, 1)
+    assert score.dice == pytest.approx(10 / 13)
 
 
 def test_the_first_third_is_the_base() -> None:
