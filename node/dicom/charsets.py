@@ -88,7 +88,7 @@ def decode_text(value: bytes, charset: tuple[str, ...]) -> tuple[str, ...]:
 
 def clean_text(text: str) -> str:
     """Return `text` without control characters and without padding."""
-    return text.translate(_CONTROL).strip()
+    return (text if text.isprintable() else text.translate(_CONTROL)).strip()
 
 
 def _codec(term: str) -> str:

@@ -200,17 +200,18 @@ def _values(data: memoryview, encoding: Encoding, *, whole: bool) -> tuple[dict[
     """Return the bytes of the wanted elements (the first of each tag), and whether all ascend."""
     values: dict[int, bytes] = {}
     last, in_order = 0, True
-    for element in walk(data, encoding, whole=whole):
-        in_order = in_order and element.tag > last
-        last = element.tag
-        if element.tag not in _WANTED or element.tag in values:
+    for tag, start, length in walk(data, encoding, whole=whole):
+        if tag <= last:
+            in_order = False
+        last = tag
+        if tag not in _WANTED or tag in values:
             continue
-        if element.length <= MAX_VALUE_BYTES:
-            values[element.tag] = bytes(data[element.start : element.start + element.length])
-        elif element.tag in _IDENTITY:
-            length = "undefined length" if element.length == UNDEFINED else element.length
-            what = f"{_IDENTITY[element.tag]} has {length} bytes, more than {MAX_VALUE_BYTES}."
-            raise refuse("header-value-too-long", what, at=element.start)
+        if length <= MAX_VALUE_BYTES:
+            values[tag] = bytes(data[start : start + length])
+        elif tag in _IDENTITY:
+            size = "undefined length" if length == UNDEFINED else f"{length} bytes"
+            what = f"{_IDENTITY[tag]} has {size}, more than {MAX_VALUE_BYTES} bytes."
+            raise refuse("header-value-too-long", what, at=start)
     return values, in_order
 
 

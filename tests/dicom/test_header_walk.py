@@ -142,8 +142,8 @@ def test_a_header_of_nothing_but_tiny_nested_elements_is_refused() -> None:
 
 
 def test_a_deflate_bomb_costs_no_more_than_its_beginning() -> None:
-    bomb = deflate(encoded(made_ct()) + bytes(100_000_000))
-    assert len(bomb) < 500_000
+    bomb = deflate(encoded(made_ct()) + bytes(20_000_000))
+    assert len(bomb) < 100_000
 
     facts = walk_header(bomb, DEFLATED)
 

@@ -52,11 +52,14 @@ def outgoing(
     syntax: str = EXPLICIT,
     sop_class: str = CT,
     lead: bytes = b"",
+    group_length: bool = False,
 ) -> OutgoingFile:
     """Write an object of ours as a result would lie in the store."""
     dataset = made_ct(number)
     dataset.SOPClassUID = sop_class
     data = encoded(dataset, EXPLICIT if syntax == DEFLATED else syntax)
+    if group_length:
+        data = struct.pack("<HH2sHI", 0x0008, 0x0000, b"UL", 4, 100) + data
     if syntax == DEFLATED:
         deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         data = deflater.compress(data) + deflater.flush()
@@ -142,7 +145,8 @@ def test_stored_bytes_arrive_unchanged_at_dcmtk(
     tmp_path: Path, storescp: Callable[..., peers.StoreScp]
 ) -> None:
     peer = storescp()
-    files = [outgoing(tmp_path, number) for number in (1, 2, 3)]
+    # A group length, which any writer that decodes and encodes would leave out.
+    files = [outgoing(tmp_path, number, group_length=True) for number in (1, 2, 3)]
     answers: list[SendOutcome] = []
 
     outcomes = send_instances(
