@@ -137,7 +137,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except Exception as error:  # outermost: a person gets a sentence, --debug the traceback
+    except Exception as error:  # noqa: BLE001  outermost: a person gets a sentence, --debug the traceback
         _say(
             f"An unforeseen fault: {type(error).__name__}: {error}.",
             f"limner {' '.join(sys.argv[1:2])}",

@@ -18,12 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from node.phantom.study import Profile
 from node.settings import Settings, load_settings
 from storage.database import Engine, open_engine, reading
 from storage.story import StudyStory, story
 from storage.studies import find_study
 
 Found = TypeVar("Found")
+
+CHEST = Profile(shape=(36, 128, 128))
+"""A whole chest with slices thin enough for the bundled model, made in about a second."""
 
 CONFIG = """
 [node]

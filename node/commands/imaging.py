@@ -115,13 +115,14 @@ def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:
     if not volume["usable"]:
         why = f"no, {volume['reason']}: {volume['explanation']}"
         return series, volume["modality"], "-", "-", "-", why
-    low, middle, high = volume["minimum"], volume["median"], volume["maximum"]
+    figures = (volume[name] for name in ("minimum", "median", "maximum"))
+    shown = " / ".join("-" if figure is None else f"{figure:g}" for figure in figures)
     return (
         series,
         volume["modality"],
         " x ".join(map(str, volume["shape"])),
         " x ".join(f"{mm:.3f}" for mm in volume["spacing_mm"]),
-        f"{low:g} / {middle:g} / {high:g} {volume['units']}",
+        f"{shown} {volume['units']}",
         "yes",
     )
 

@@ -146,12 +146,24 @@ def train(recipe: str, out: Path, seed: int, steps: int | None) -> None:
     Example:
       limner train lung-ct --out scratch/lung-ct --seed 1
     """
-    from node.training.recipes import train_model
+    from dataclasses import replace
 
-    train_model(
-        recipe, out, seed=seed, steps=steps, progress=lambda text: click.echo(text, err=True)
-    )
-    click.echo(f"Written: {out}")
+    from node.training.train import RECIPES, train_model
+    from node.training.trainer import Progress
+
+    if recipe not in RECIPES:
+        raise click.UsageError(f"there is no recipe '{recipe}'; recipes: {', '.join(RECIPES)}")
+    budget = RECIPES[recipe].budget
+    said = [0.0]
+
+    def tell(progress: Progress) -> None:
+        if progress.share == 1.0 or progress.share - said[0] >= 0.02 or progress.share < said[0]:
+            said[0] = progress.share
+            loss = f", loss {progress.loss:.3f}" if progress.loss else ""
+            click.echo(f"{progress.stage} {progress.share:.0%}{loss}", err=True)
+
+    train_model(recipe, out, seed, replace(budget, steps=steps) if steps else budget, tell)
+    click.echo(f"Written: {out}. Next: limner evaluate {out}")
 
 
 @click.command()
@@ -162,29 +174,46 @@ def train(recipe: str, out: Path, seed: int, steps: int | None) -> None:
 @click.option("--reference", type=click.Path(path_type=Path, exists=True), help="Its NIfTI labels.")
 @json_option
 def evaluate(
-    model: str,
-    seeds: int,
-    hard: bool,
-    study: Path | None,
-    reference: Path | None,
-    as_json: bool,
+    model: str, seeds: int, hard: bool, study: Path | None, reference: Path | None, as_json: bool
 ) -> None:
-    """Score MODEL on unseen phantoms, or on a study with a reference.
+    """Score a lung MODEL on unseen phantoms, or any MODEL on a study with a reference.
 
     \b
     Example:
       limner evaluate lung-ct --seeds 20
+      limner evaluate lung-ct --study study/ --reference labels.nii.gz --json
     """
-    from node.training.scores import score_phantoms, score_study
+    from node.training.evaluate import (
+        HARD_SEEDS,
+        TEST_SEEDS,
+        open_model,
+        score_phantoms,
+        score_series,
+    )
 
-    card = find_card(model)
     if (study is None) != (reference is None):
         raise click.UsageError("--study and --reference belong together")
+    card = find_card(model)
+    loaded = open_model(card.folder)
     if study is not None and reference is not None:
-        scores = score_study(card, study, reference)
+        scores = [score_series(loaded, study, reference)]
     else:
-        scores = score_phantoms(card, count=seeds, hard=hard)
+        chosen = (HARD_SEEDS if hard else TEST_SEEDS)[:seeds]
+        scores = list(score_phantoms(loaded, chosen, hard=hard))
     if as_json:
         print_json({"model": card.name, "version": card.version, "scores": scores})
-    else:
-        print_table(("score", "value"), sorted(scores.items()), empty="No scores.")
+        return
+    rows = [
+        (
+            s.name,
+            f"{s.raw.dice:.4f}",
+            f"{s.final.dice:.4f}",
+            " ".join(f"{third:.3f}" for third in s.final.thirds),
+            f"{s.raw.false_ml:.0f}",
+            f"{s.final.false_ml:.0f}",
+            s.final.crossed,
+        )
+        for s in scores
+    ]
+    headings = ("study", "raw", "final", "thirds", "false ml raw", "final", "crossed")
+    print_table(headings, rows, empty="No scores.")

@@ -18,9 +18,10 @@ from node.settings import Settings, load_settings
 from node.supervise import Supervisor
 from node.worker.heartbeat import Heartbeat
 from storage import audit, workers
-from storage.database import check_schema, open_engine, writing
+from storage.database import check_schema, open_engine, reading, writing
 from storage.database import migrate as migrate_database
 from storage.errors import StorageError
+from storage.migrations import schema_revisions
 
 log = structlog.get_logger()
 
@@ -165,8 +166,10 @@ def _begin(
 
 def _ready_database(settings: Settings) -> None:
     """Make the tables of an empty database; refuse one of another version."""
-    url = settings.storage.database_url
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.exists():
-        migrate_database(url)
-    check_schema(open_engine(url))
+    engine = open_engine(settings.storage.database_url)
+    if settings.storage.database_url.startswith("sqlite:///"):
+        with reading(engine) as db:
+            empty = schema_revisions(db).current is None
+        if empty:
+            migrate_database(engine)
+    check_schema(engine)

@@ -253,6 +253,7 @@ class ModelIdentity:
             bytes, hex.
         intended_use: One sentence of the card; shipped models say "research use".
         research: True unless the site's card is cleared for more.
+        series_description: What the card wants its result series to be called; may be empty.
     """
 
     name: str
@@ -261,6 +262,7 @@ class ModelIdentity:
     settings_digest: str
     intended_use: str
     research: bool = True
+    series_description: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -169,6 +169,7 @@ class Card:
             settings_digest=self.settings_digest,
             intended_use=self.intended_use,
             research=self.research,
+            series_description=self.results.series_description,
         )
 
 

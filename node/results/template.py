@@ -146,9 +146,10 @@ def seg_template(
 def series_description(segmentation: Segmentation) -> str:
     """Return what a reader sees first: that a machine made it, which one, and for what use."""
     model = segmentation.model
-    ending = " - research use" if model.research else ""
-    room = 64 - len(ending)
-    return ascii_text(f"AI {model.name} {model.version}", room) + ending
+    named = model.series_description or f"{model.name} {model.version}"
+    said = "research use" in named.lower()
+    ending = " - research use" if model.research and not said else ""
+    return ascii_text(f"AI {named}", 64 - len(ending)) + ending
 
 
 def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFacts) -> bytes:

@@ -120,7 +120,7 @@ def _decide(
         if not rows:
             continue
         header = SeriesHeader(
-            series.uid, series.header, len(rows), frozenset(_peer_names(rows, settings))
+            series.uid, series.header, len(rows), frozenset(row.sender for row in rows)
         )
         for decision in decide(header, settings.routes, terms):
             recorded = _queue(
@@ -208,11 +208,6 @@ def _dedup_key(rows: Sequence[InstanceRow], decision: Decision, card: Card) -> s
     parts = [decision.route, card.weights.sha256, card.settings_digest]
     parts += sorted(f"{row.sop_uid} {row.digest}" for row in rows)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _peer_names(rows: Sequence[InstanceRow], settings: Settings) -> set[str]:
-    titles = {row.sender for row in rows}
-    return {peer.name for peer in settings.peers if peer.ae_title in titles}
 
 
 def _route(settings: Settings, name: str) -> Route:

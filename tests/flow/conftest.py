@@ -25,7 +25,9 @@ class Line:
     @property
     def target(self) -> Target:
         listener = self.node.settings.listener
-        return Target("limner", listener.ae_title, "127.0.0.1", listener.port)
+        return Target(
+            name="limner", ae_title=listener.ae_title, host="127.0.0.1", port=listener.port
+        )
 
     def start(self, environment: dict[str, str] | None = None) -> None:
         self.pacs.answer_to(self.target)

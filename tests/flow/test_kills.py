@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 from peers import running_orthanc
-from running_node import RunningNode, made_node, peers_and_routes
+from running_node import CHEST, RunningNode, made_node, peers_and_routes
 
 from node.dicom.requestor import Target
 from node.errors import LimnerError
 from node.faultpoints import POINTS
 from node.phantom.pacs import PhantomPacs
 from node.phantom.scanner import send_study
-from node.phantom.study import SMALL_CHEST, PhantomStudy, make_study
+from node.phantom.study import PhantomStudy, make_study
 
 pytestmark = pytest.mark.flow
 
@@ -67,7 +67,7 @@ proof = "commitment"
 
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
-    return make_study(7, SMALL_CHEST)
+    return make_study(7, CHEST)
 
 
 class Scanner:
@@ -134,7 +134,7 @@ def check_kill(
         with made_node(
             folder / "node", ports, tables, web=True, lease_s=2.0, listen_port=listen_port
         ) as node:
-            target = Target("limner", "LIMNER", "127.0.0.1", listen_port)
+            target = Target(name="limner", ae_title="LIMNER", host="127.0.0.1", port=listen_port)
             pacs.answer_to(target)
             node.start({"LIMNER_HOLD_AT": point, "LIMNER_HOLD_DIR": str(hold)})
             scanner = Scanner(target, study)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from conftest import Line
 from postgres import empty_postgres_url, postgres_server
-from running_node import made_node, peers_and_routes
+from running_node import CHEST, made_node, peers_and_routes
 
 from node.imaging.read import read_folder
 from node.imaging.series import find_volumes
 from node.imaging.values import Refusal
 from node.imaging.volume import load_volume
 from node.phantom.pacs import PhantomPacs
-from node.phantom.study import SMALL_CHEST, PhantomStudy, make_study, write_study
+from node.phantom.study import PhantomStudy, make_study, write_study
 from node.results.reader import read_segmentation
 
 __all__ = ["empty_postgres_url", "postgres_server"]
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.flow
 
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
-    return make_study(7, SMALL_CHEST)
+    return make_study(7, CHEST)
 
 
 def labels_of(seg: bytes, study: PhantomStudy, folder: Path) -> np.ndarray:
@@ -65,8 +65,11 @@ def test_a_phantom_study_comes_back_as_one_committed_seg_on_the_right_voxels(
     said = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
     (volume,) = said["volumes"]
     assert said["schema"] == 1
-    assert Path(volume["results"][0]["path"]).read_bytes() == seg
-    assert volume["shape"] == [24, 128, 128]
+    line.node.command("export", study.study_uid, "--out", str(tmp_path / "export"))
+    stored = (tmp_path / "export" / "result-001-seg.dcm").read_bytes()
+    assert Path(volume["results"][0]["path"]).read_bytes() == stored
+    assert len(list((tmp_path / "export").iterdir())) == 37
+    assert volume["shape"] == [36, 128, 128]
     # The same study once more is nothing new: no job, no second object.
     line.send(study)
     again = line.node.wait(
@@ -90,7 +93,7 @@ def test_late_slices_make_a_new_revision_whose_result_replaces_the_old_one(
     line: Line, study: PhantomStudy
 ) -> None:
     line.start()
-    early, late = study.instances[:20], study.instances[20:]
+    early, late = study.instances[:30], study.instances[30:]
     from node.phantom.scanner import send_study
 
     send_study(line.target, early, calling_ae="SCANNER")

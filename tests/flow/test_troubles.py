@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Line
-from running_node import RunningNode, made_node, peers_and_routes
+from running_node import CHEST, RunningNode, made_node, peers_and_routes
 
 from node.dicom.requestor import Target
 from node.phantom.damage import Damage, damaged
 from node.phantom.orders import Orders
 from node.phantom.pacs import PhantomPacs
 from node.phantom.scanner import send_study
-from node.phantom.study import SMALL_CHEST, SMALL_HEAD, PhantomStudy, make_study
+from node.phantom.study import SMALL_HEAD, PhantomStudy, make_study
 from node.settings import bundled_config
 
 pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("troubles")]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("troubles")]
 
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
-    return make_study(7, SMALL_CHEST)
+    return make_study(7, CHEST)
 
 
 def free_port_now() -> int:
@@ -64,7 +64,7 @@ def test_a_study_that_fits_no_route_says_why_route_by_route(shared_line: Line) -
 
 
 def test_a_series_with_a_missing_slice_is_refused_with_the_position(shared_line: Line) -> None:
-    gapped = damaged(make_study(22, SMALL_CHEST), Damage.MISSING_SLICE)
+    gapped = damaged(make_study(22, CHEST), Damage.MISSING_SLICE)
     before = len(shared_line.pacs.stored)
     shared_line.send(gapped)
     told = shared_line.node.wait_done(gapped.study_uid)
@@ -78,7 +78,7 @@ def test_a_slice_of_another_patient_holds_the_study_and_nothing_is_sent(
     shared_line: Line,
 ) -> None:
     before = len(shared_line.pacs.stored)
-    mixed = damaged(make_study(23, SMALL_CHEST), Damage.OTHER_PATIENT)
+    mixed = damaged(make_study(23, CHEST), Damage.OTHER_PATIENT)
     send_study(shared_line.target, mixed.instances, calling_ae="SCANNER")
 
     def held() -> bool | None:
@@ -111,7 +111,9 @@ def test_a_pacs_that_is_down_gets_its_result_when_it_is_back(
     tables = peers_and_routes(pacs_port=port, model="lung-ct")
     with made_node(tmp_path / "node", free_port, tables) as node:
         node.start()
-        target = Target("limner", "LIMNER", "127.0.0.1", node.settings.listener.port)
+        target = Target(
+            name="limner", ae_title="LIMNER", host="127.0.0.1", port=node.settings.listener.port
+        )
         send_study(target, study.instances, calling_ae="SCANNER")
 
         def failed_once() -> str | None:
