@@ -57,13 +57,10 @@ class Lump:
             q = q + np.float32(self.rough) * self.uneven.at(points)
         return np.asarray((q - 1) * np.float32(min(self.radii)), dtype=np.float32)
 
-    def touches(self, points: Points) -> bool:
-        """Say whether the points' box comes near it."""
-        reach = max(self.radii) * (1 + 3 * self.rough) + 5
-        return all(
-            bool(c.min() < o + reach and c.max() > o - reach)
-            for c, o in zip((points.x, points.y, points.z), self.centre, strict=True)
-        )
+    @property
+    def reach_mm(self) -> float:
+        """Distance from the centre beyond which there is nothing of it."""
+        return max(self.radii) * (1 + 3.5 * self.rough) + 5
 
     def volume_ml(self) -> float:
         """Return its volume by sampling it at a fortieth of its diameter, at most 0.6 mm."""
@@ -86,14 +83,14 @@ class Patch:
 
     Attributes:
         centre: LPS mm.
-        reach_mm: How far it goes.
+        radius_mm: How far it goes on the whole.
         hu: Attenuation; added to the lung's for ground glass.
         solid: Consolidation: no longer lung.
         uneven: Field of its border.
     """
 
     centre: tuple[float, float, float]
-    reach_mm: float
+    radius_mm: float
     hu: float
     solid: bool
     uneven: Field
@@ -105,8 +102,13 @@ class Patch:
             + (points.y - np.float32(self.centre[1])) ** 2
             + (points.z - np.float32(self.centre[2])) ** 2
         )
-        bumps = self.uneven.at(points) * np.float32(0.45 * self.reach_mm)
-        return np.asarray(gap - np.float32(self.reach_mm) + bumps, dtype=np.float32)
+        bumps = self.uneven.at(points) * np.float32(0.45 * self.radius_mm)
+        return np.asarray(gap - np.float32(self.radius_mm) + bumps, dtype=np.float32)
+
+    @property
+    def reach_mm(self) -> float:
+        """Distance from the centre beyond which there is nothing of it."""
+        return 2.6 * self.radius_mm + 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -73,7 +73,7 @@ class Ring:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wrap:
-    """A blanket that follows the skin.
+    """A blanket or a lid that follows the skin; a lid stands on walls and encloses air.
 
     Attributes:
         gap: Air between it and the skin, mm.
@@ -82,6 +82,9 @@ class Wrap:
         front: It covers what lies in front of this v.
         low: Lowest z.
         high: Highest z.
+        middle: x of its middle.
+        half: Half width along x, mm; a blanket's is beyond every patient.
+        waves: Share of the gap by which it is uneven.
     """
 
     gap: float
@@ -90,6 +93,9 @@ class Wrap:
     front: float
     low: float
     high: float
+    middle: float = 0.0
+    half: float = 1e4
+    waves: float = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +149,13 @@ def paint_outside(scene: Scene, outside: Outside) -> None:
     for wrap in outside.wraps:
         if not _in_reach(wrap.low, wrap.high, points.z):
             continue
-        off = np.abs(scene.skin - wrap.gap * (1.3 + 0.9 * waves)) - np.float32(wrap.thick / 2)
+        gap = wrap.gap * (1.3 + wrap.waves * waves)
+        off = np.abs(scene.skin - gap) - np.float32(wrap.thick / 2)
+        beyond = np.abs(points.x - np.float32(wrap.middle)) - np.float32(wrap.half)
+        wall = np.maximum(
+            np.abs(beyond) - wrap.thick / 2, np.maximum(-scene.skin, scene.skin - gap)
+        )
+        off = np.minimum(np.maximum(off, beyond), wall)
         off = np.maximum(off, frame.y - wrap.front * frame.half_y)
         off = _cut(off, wrap.low, wrap.high, points.z)
         paint(hu, scene.cover(off) * np.float32(min(1.0, wrap.thick / px)), wrap.hu)
@@ -198,6 +210,7 @@ def draw_outside(rng: np.random.Generator, trunk: Trunk, nodes: F32, *, hard: bo
                 high=float(high),
             )
         )
+    wraps += [_draw_lid(rng, trunk) for _ in range(int(rng.poisson(0.6 * more)))]
     wires = []
     for _ in range(int(rng.poisson(1.2 * more)) + 1):
         side = u(-1, 1) * trunk.half_x * 1.2
@@ -257,18 +270,38 @@ def _draw_table(
 def _draw_plate(rng: np.random.Generator, trunk: Trunk, front: float) -> Sheet:
     """A plate above the chest, or at the side of the head: closed air lies beneath it."""
     u = rng.uniform
-    low = float(u(-0.4, 0.9)) * trunk.height
+    low = float(u(-0.4, 1.05)) * trunk.height
     half = float(u(35, 230))
+    if low > 0.8 * trunk.height:  # over neck and shoulders, which lie further back
+        neck = trunk.neck[0]
+        front = neck.start[1] - neck.start_mm + float(u(-5, 35))
     return Sheet(
-        level=front - float(u(2, 70)),
+        level=front - float(u(2, 70) if low < 0.8 * trunk.height else u(2, 25)),
         middle=float(rng.normal(0, 50)),
         half=half,
         sag=float(u(-25, 110)),
         thick=float(u(1.5, 14)),
-        hu=float(u(-500, 600)),
+        hu=float(u(-500, 600) if rng.random() < 0.7 else u(600, 2500)),
         low=low,
         high=low + float(u(40, 300)),
         waves=float(rng.choice([0.0, u(1, 8)])),
+    )
+
+
+def _draw_lid(rng: np.random.Generator, trunk: Trunk) -> Wrap:
+    """A shield, board or mask on chest, shoulders or neck, often of metal: air lies under it."""
+    u = rng.uniform
+    low = float(u(-0.3, 1.05)) * trunk.height
+    return Wrap(
+        gap=float(u(3, 45)),
+        thick=float(u(2, 12)),
+        hu=float(u(-300, 400) if rng.random() < 0.5 else u(400, 3000)),
+        front=float(u(-0.6, 0.6)),
+        low=low,
+        high=low + float(u(30, 260)),
+        middle=float(rng.normal(0, 60)),
+        half=float(u(30, 200)),
+        waves=float(u(0, 0.3)),
     )
 
 

@@ -120,24 +120,29 @@ def _paint_tracts(scene: Scene, organs: Mediastinum, blood_hu: float) -> F32:
 
 def _paint_focal(inner: F32, scene: Scene, disease: Disease, fine: F32) -> F32:
     """Paint patches, nodules and masses; return what is no longer lung."""
-    points = scene.frame.points
-    solid = np.zeros(scene.plane.shape, np.float32)
+    plane = scene.plane
+    solid = np.zeros(plane.shape, np.float32)
     for patch in disease.patches:
-        inside = scene.cover(np.float32(0.5) * patch.distance(points))
+        box = plane.box_round(patch.centre, patch.reach_mm)
+        if box is None:
+            continue
+        inside = scene.cover(np.float32(0.5) * patch.distance(plane.points(*box)))
         if patch.solid:
-            bronchogram = np.clip(1 - np.abs(fine) / 0.12, 0, 1) * 0.9
-            paint(inner, inside, (patch.hu - 850 * bronchogram).astype(np.float32))
-            solid = np.maximum(solid, inside)
+            bronchogram = np.clip(1 - np.abs(fine[box]) / 0.12, 0, 1) * 0.9
+            paint(inner[box], inside, (patch.hu - 850 * bronchogram).astype(np.float32))
+            np.maximum(solid[box], inside, out=solid[box])
         else:
-            haze = np.clip(patch.hu + 60 * fine, 0, 700)
-            inner += inside * np.minimum(haze, -60 - inner) * np.float32(0.95)
+            haze = np.clip(patch.hu + 60 * fine[box], 0, 700)
+            inner[box] += inside * np.minimum(haze, -60 - inner[box]) * np.float32(0.95)
     for lump in disease.lumps:
-        if lump.touches(points):
-            inside = scene.cover(lump.distance(points))
-            paint(inner, inside, (lump.hu + 8 * fine).astype(np.float32))
-            if lump.is_mass:
-                solid = np.maximum(solid, inside)
-                paint(scene.hu, inside * (scene.frame.cage < 12), lump.hu)
+        box = plane.box_round(lump.centre, lump.reach_mm)
+        if box is None:
+            continue
+        inside = scene.cover(lump.distance(plane.points(*box)))
+        paint(inner[box], inside, (lump.hu + 8 * fine[box]).astype(np.float32))
+        if lump.is_mass:
+            np.maximum(solid[box], inside, out=solid[box])
+            paint(scene.hu[box], inside * (scene.frame.cage[box] < 12), lump.hu)
     return solid
 
 

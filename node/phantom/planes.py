@@ -81,6 +81,16 @@ class Plane:
         basis = np.stack([self.down / row, self.across / column, self.normal])
         return np.asarray((points - self.origin) @ basis.T)
 
+    def box_round(self, centre: Sequence[float], reach_mm: float) -> tuple[slice, slice] | None:
+        """Return the pixels within a reach of an LPS point, or None where there are none."""
+        row, column, off = self.to_plane(np.asarray([centre]))[0]
+        if abs(off) > reach_mm:
+            return None
+        return self.box(
+            (float(row) - reach_mm, float(column) - reach_mm),
+            (float(row) + reach_mm, float(column) + reach_mm),
+        )
+
     def box(self, low: Sequence[float], high: Sequence[float]) -> tuple[slice, slice] | None:
         """Return the pixels between two corners in plane mm, or None where there are none."""
         cut = []
