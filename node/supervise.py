@@ -92,7 +92,7 @@ class Supervisor:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent(os.getpid())
         )
-        log.info("process started", process=name, pid=process.pid)
+        log.info("process started", child=name, pid=process.pid)
         return process
 
     def _look(self) -> None:
@@ -113,7 +113,7 @@ class Supervisor:
         child.restart_at = now + child.wait_s
         log.error(
             "process died",
-            process=child.name,
+            child=child.name,
             pid=child.process.pid,
             ending=ending,
             restart_in_s=child.wait_s,

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from node.dicom.charsets import DEFAULT_CODEC, character_set, clean_text, decode_text
-from node.dicom.walk import UNDEFINED, Encoding, HeaderError, refuse, walk
+from node.dicom.walk import ITEM, UNDEFINED, Encoding, HeaderError, refuse, walk
 
 __all__ = ["HeaderError", "HeaderFacts", "is_uid", "walk_header"]
 
@@ -110,6 +111,13 @@ _IDENTITY: Final = {
     _STUDY_UID: "StudyInstanceUID",
     _SERIES_UID: "SeriesInstanceUID",
 }
+_SHARED_GROUPS: Final = 0x52009229  # Shared Functional Groups Sequence
+_SHARED_GROUPS_BYTES: Final = 256 * 1024
+"""How much of it is looked at; real ones have some kilobytes."""
+
+_GROUPS: Final = frozenset({0x00289110})
+"""Sequences in it that are looked into: Pixel Measures (thickness and spacings)."""
+
 _WANTED: Final = frozenset(_IDENTITY) | frozenset(ROUTING)
 _TEXT_VRS: Final = frozenset({"LO", "SH", "PN"})
 
@@ -204,6 +212,10 @@ def _values(data: memoryview, encoding: Encoding, *, whole: bool) -> tuple[dict[
         if tag <= last:
             in_order = False
         last = tag
+        if tag == _SHARED_GROUPS:
+            part = data[start : start + min(length, _SHARED_GROUPS_BYTES)]
+            for inner, value in _in_shared_groups(part, encoding):
+                values.setdefault(inner, value)
         if tag not in _WANTED or tag in values:
             continue
         if length <= MAX_VALUE_BYTES:
@@ -213,6 +225,26 @@ def _values(data: memoryview, encoding: Encoding, *, whole: bool) -> tuple[dict[
             what = f"{_IDENTITY[tag]} has {size}, more than {MAX_VALUE_BYTES} bytes."
             raise refuse("header-value-too-long", what, at=start)
     return values, in_order
+
+
+def _in_shared_groups(data: memoryview, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
+    """Yield what routing wants of a multi-frame object's Shared Functional Groups (PS3.3 C.7.6.16).
+
+    Slice thickness and pixel spacing of an enhanced object stand there. Where the bytes stop
+    making sense the looking stops: these values help to route, nothing else hangs on them.
+    """
+    if len(data) < 8:
+        return
+    group, number, length = struct.unpack_from("<HHI" if encoding.little else ">HHI", data)
+    if (group << 16) | number != ITEM:
+        return
+    body = data[8:] if length == UNDEFINED else data[8 : 8 + length]
+    with suppress(HeaderError):
+        for tag, start, size in walk(body, encoding, whole=False):
+            if tag in _GROUPS:
+                yield from _in_shared_groups(body[start : start + min(size, len(body))], encoding)
+            elif tag in ROUTING and size <= MAX_VALUE_BYTES:
+                yield tag, bytes(body[start : start + size])
 
 
 def _inflate(data: memoryview) -> tuple[bytes, bool]:

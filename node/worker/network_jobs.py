@@ -238,10 +238,18 @@ class NetworkWorker:
             return
         text = "Found by C-FIND." if found else "The peer answered success but does not list it."
         self._record(row, "lookup", started, "0000", text)
-        if not found:
-            self._put_off(row, text)
-            return
         with writing(self.engine) as db:
+            if not found:
+                wait = self._wait_ms(row)
+                deliveries.send_again(
+                    db,
+                    row.id,
+                    row.attempt,
+                    self.heartbeat.name,
+                    run_after_ms=now_ms(db) + wait,
+                    sentence=text,
+                )
+                return
             deliveries.mark_stored(db, row.id, row.attempt, self.heartbeat.name, sentence=text)
 
     def _no_proof(self, row: DeliveryRow, action: str, started: int, error: LimnerError) -> None:
@@ -278,16 +286,19 @@ class NetworkWorker:
                 db, row.id, row.attempt, self.heartbeat.name, status=status, sentence=sentence
             )
 
-    def _put_off(
-        self, row: DeliveryRow, sentence: str, *, status: str = "", peer_away: bool = False
-    ) -> None:
-        """Try again later; leave a peer that is away alone with all that is owed to it."""
-        wait = wait_ms(
+    def _wait_ms(self, row: DeliveryRow) -> int:
+        return wait_ms(
             row.failures + 1,
             first_s=self.settings.delivery.retry_first_s,
             longest_s=self.settings.delivery.retry_longest_s,
             rng=self.rng,
         )
+
+    def _put_off(
+        self, row: DeliveryRow, sentence: str, *, status: str = "", peer_away: bool = False
+    ) -> None:
+        """Try again later; leave a peer that is away alone with all that is owed to it."""
+        wait = self._wait_ms(row)
         try:
             with writing(self.engine) as db:
                 after = now_ms(db) + wait

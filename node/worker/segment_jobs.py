@@ -36,6 +36,7 @@ from storage.instances import InstanceRow
 from storage.objects import ObjectStore, Place
 from storage.queue import JobRow
 from storage.results import ResultRow
+from storage.tables import DeliveryState
 
 _REJECT = Outcome.REJECT
 POLL_S = 0.5
@@ -232,7 +233,10 @@ class SegmentWorker:
         for name in job.send_to:
             peer = self.settings.peer(name)
             if peer is not None and row.kind in peer.takes:
-                deliveries.owe(db, row.id, job.study_id, name)
+                owed = deliveries.owe(db, row.id, job.study_id, name)
+                if job.run > 1 and owed.state is not DeliveryState.OWED:
+                    # A person ran the job again: the same bytes are sent again.
+                    deliveries.resend(db, owed.id)
 
     def _fail(self, job: JobRow, error: Exception) -> None:
         """Record why, and when to try again if that may help."""

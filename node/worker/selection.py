@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -58,12 +59,23 @@ def header_values(dataset: Dataset, conditions: Sequence[Condition]) -> dict[str
     """Return the values that the conditions ask for, as texts."""
     values: dict[str, str | list[str]] = {}
     for keyword in {condition.keyword for condition in conditions}:
-        value = dataset.get(keyword)
+        value = _value(dataset, keyword)
         if isinstance(value, MultiValue | list):
             values[keyword] = [str(each) for each in value]
         elif value is not None:
             values[keyword] = str(value)
     return values
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return an attribute, of a multi-frame object also from its shared functional groups."""
+    if keyword in dataset:
+        return dataset.get(keyword)
+    for groups in dataset.get("SharedFunctionalGroupsSequence", ())[:1]:
+        for group in groups:
+            if group.VR == "SQ" and group.value and keyword in group.value[0]:
+                return group.value[0].get(keyword)
+    return None
 
 
 def _unmet(plan: VolumePlan, card: Card) -> tuple[str, ...]:

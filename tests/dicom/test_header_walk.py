@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_objects import BIG, DEFLATED, EXPLICIT, IMPLICIT, encoded, made_ct
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
@@ -209,6 +211,9 @@ def test_real_files_give_what_pydicom_reads(shared_data: Callable[[str], Path]) 
         assert facts.patient_name == str(dataset.get("PatientName") or "").strip(), path.name
         for keyword, found in facts.routing.items():
             value = dataset.get(keyword)
+            if value is None:  # of a multi-frame object: in its shared functional groups
+                (groups,) = dataset.SharedFunctionalGroupsSequence
+                value = groups.PixelMeasuresSequence[0].get(keyword)
             values = value if isinstance(value, MultiValue) else [value]
             assert _same(found, [str(one).strip() for one in values]), (path.name, keyword)
         compared += 1
@@ -228,3 +233,31 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["defined", "undefined"])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_thickness_and_spacing_of_a_multi_frame_object_are_found_in_its_shared_groups(
+    syntax: str, undefined: bool
+) -> None:
+    measures = Dataset()
+    measures.SliceThickness = "3.5"
+    measures.PixelSpacing = ["0.5", "0.75"]
+    groups = Dataset()
+    groups.PixelMeasuresSequence = [measures]
+    dataset = Dataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    dataset.SOPInstanceUID = "1.2.3.1"
+    dataset.StudyInstanceUID = "1.2.3.2"
+    dataset.SeriesInstanceUID = "1.2.3.3"
+    dataset.SharedFunctionalGroupsSequence = [groups]
+    for item in (dataset["SharedFunctionalGroupsSequence"], groups["PixelMeasuresSequence"]):
+        item.is_undefined_length = undefined
+        item.value[0].is_undefined_length_sequence_item = undefined
+    stream = DicomBytesIO()
+    stream.is_little_endian = True
+    stream.is_implicit_VR = syntax == "1.2.840.10008.1.2"
+    write_dataset(stream, dataset)
+    facts = walk_header(stream.getvalue(), syntax)
+    assert facts.routing["SliceThickness"] == "3.5"
+    assert facts.routing["PixelSpacing"] == ["0.5", "0.75"]

@@ -96,9 +96,10 @@ class Scanner:
         assert not self._thread.is_alive()
 
 
-def kill(node: RunningNode, name: str) -> None:
+def kill(node: RunningNode, name: str, *, then: Callable[[], object]) -> None:
     pids = node.pids()
     os.kill(pids[name], signal.SIGKILL)
+    then()
     if name != "run":
         return
     # The kernel ends the supervisor's children; a person, or systemd, starts the node again.
@@ -140,8 +141,7 @@ def check_kill(
             scanner = Scanner(target, study)
             reached = hold / f"{point}.reached"
             node.wait(f"{point} is reached", lambda: reached.exists() or None, timeout_s=90)
-            kill(node, victim)
-            (hold / f"{point}.go").touch()
+            kill(node, victim, then=(hold / f"{point}.go").touch)
             scanner.join()
 
             def done() -> bool | None:
