@@ -79,7 +79,8 @@ class Plane:
         """Return (row mm, column mm, mm along the normal) of LPS points, shape (n, 3)."""
         row, column = self.spacing_mm
         basis = np.stack([self.down / row, self.across / column, self.normal])
-        return np.asarray((points - self.origin) @ basis.T)
+        # Not a matrix product: smooth.py says why.
+        return np.asarray(np.einsum("ij,kj->ik", points - self.origin, basis))
 
     def box_round(self, centre: Sequence[float], reach_mm: float) -> tuple[slice, slice] | None:
         """Return the pixels within a reach of an LPS point, or None where there are none."""

@@ -2,7 +2,7 @@
 
 One periodic lattice of random numbers per patient, read through cubic B-splines at any scale and
 shift, so that a field costs no memory and is the same on whatever plane it is sampled. On planes
-along the axes the spline is three small matrix products, about 1 ms at 512 x 512.
+along the axes the spline is evaluated axis by axis, about 1 ms at 512 x 512.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Field:
             )
         ]
         if _separable(axes):
-            return _by_matrices(self.nodes, axes)
+            return _by_axes(self.nodes, axes)
         grid = np.stack(np.broadcast_arrays(*axes))
         found = ndimage.map_coordinates(
             self.nodes, grid, order=3, prefilter=False, mode="grid-wrap", output=np.float32
@@ -77,17 +77,16 @@ def _separable(axes: list[NDArray[np.float32]]) -> bool:
     return rows <= 1 and columns <= 1 and not both
 
 
-def _by_matrices(nodes: F32, axes: list[NDArray[np.float32]]) -> F32:
+def _by_axes(nodes: F32, axes: list[NDArray[np.float32]]) -> F32:
     """Evaluate the spline axis by axis, the axes that do not move first."""
     value: F32 = nodes
     # Rows last: the result then lies in memory as a picture does.
     for axis in sorted(range(3), key=lambda k: (axes[k].size > 1, axes[k].shape[0])):
-        weights = _basis(axes[axis].ravel(), _SIDE)
-        value = np.moveaxis(np.tensordot(weights, value, axes=(1, axis)), 0, axis)
+        value = _along(value, axis, axes[axis].ravel())
     rows = next((k for k in range(3) if axes[k].shape[0] > 1), None)
     columns = next((k for k in range(3) if axes[k].shape[1] > 1), None)
     still = tuple(k for k in range(3) if k not in (rows, columns))
-    flat = value.mean(axis=still) if still else value
+    flat = value.squeeze(axis=still) if still else value
     if rows is not None and columns is not None and rows > columns:
         flat = flat.T
     shape = (
@@ -97,18 +96,27 @@ def _by_matrices(nodes: F32, axes: list[NDArray[np.float32]]) -> F32:
     return np.ascontiguousarray(flat.reshape(shape), dtype=np.float32)
 
 
-def _basis(u: F32, side: int) -> F32:
-    """Return the cubic B-spline weights of each node, shape (len(u), side), periodic."""
+def _along(value: F32, axis: int, u: F32) -> F32:
+    """Replace one axis of nodes by the spline's values at u.
+
+    Sums of four, not matrix products: BLAS gives other last bits on other numbers of threads, and
+    its threads made slices that are drawn side by side three times slower.
+    """
     base = np.floor(u).astype(np.intp)
-    f = u - base
-    weights = np.zeros((u.size, side), np.float32)
-    pieces = (
+    f = (u - base).astype(np.float32)
+    weights = (
         (1 - f) ** 3 / 6,
         (3 * f**3 - 6 * f**2 + 4) / 6,
         (-3 * f**3 + 3 * f**2 + 3 * f + 1) / 6,
         f**3 / 6,
     )
-    rows = np.arange(u.size)
-    for k, piece in enumerate(pieces):
-        weights[rows, (base + k - 1) % side] += piece
-    return weights
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    total: F32 | None = None
+    for k, weight in enumerate(weights):
+        part = np.take(value, (base + k - 1) % value.shape[axis], axis=axis)
+        part *= weight.astype(np.float32).reshape(shape)
+        total = part if total is None else np.add(total, part, out=total)
+    if total is None:
+        raise AssertionError("there are four weights")
+    return total

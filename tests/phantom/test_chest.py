@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,6 +36,25 @@ def test_the_same_seed_gives_the_same_study() -> None:
     assert np.array_equal(first.labels, again.labels)
     assert np.array_equal(first.hu, again.hu)
     assert first.truth.lesions == again.truth.lesions
+
+
+def test_the_number_of_threads_of_numpys_algebra_changes_no_byte() -> None:
+    script = (
+        "import hashlib; from node.phantom import chest; "
+        "study = chest.volume(5, slices=2, rows=200, columns=200); "
+        "print(hashlib.sha256(study.hu.tobytes() + study.labels.tobytes()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(digests) == 1
 
 
 def test_another_seed_gives_another_patient() -> None:

@@ -34,7 +34,7 @@ STILL = Augmentation(
 
 def test_a_small_training_gives_a_model_that_loads_and_knows_lungs(tmp_path: Path) -> None:
     stages: list[Progress] = []
-    budget = Budget(patients=5, slices=8, steps=40, batch=5)
+    budget = Budget(patients=4, slices=8, steps=24, batch=4)
     folder = train_model("lung-ct", tmp_path / "lung-ct", 9, budget, stages.append)
     card = load_card(folder)
     assert card.weights.sha256 == sha256_of(folder / WEIGHTS_FILE)
