@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from running_node import CHEST
 
 from node.cli import COMMANDS, cli
 from node.phantom.damage import Damage, damaged
-from node.phantom.study import SMALL_CHEST, make_study, write_study
+from node.phantom.study import make_study, write_study
 
 
 def limner(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -60,11 +62,17 @@ def test_every_command_has_help_with_an_example_of_itself(
         assert {word for word in words if word.startswith("--")} <= options, line
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = limner("init", str(tmp_path / "node1"))
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "node1"
+    made = limner("init", str(folder))
     assert made.returncode == 0, made.stderr
-    return tmp_path / "node1"
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, made_once: Path) -> Path:
+    return Path(shutil.copytree(made_once, tmp_path / "node1"))
 
 
 def test_init_makes_a_node_that_check_accepts(folder: Path) -> None:
@@ -129,11 +137,14 @@ def test_a_database_that_is_away_is_exit_code_3(folder: Path) -> None:
 def test_everything_that_prints_data_prints_it_as_json_too(
     folder: Path, words: tuple[str, ...]
 ) -> None:
-    config = str(folder / "limner.toml")
-    plain = limner(*words, "--config", config)
-    as_json = limner(*words, "--json", "--config", config)
-    assert plain.returncode == as_json.returncode == 0, plain.stderr
-    assert json.loads(as_json.stdout)["schema"] == 1
+    answer = limner(*words, "--json", "--config", str(folder / "limner.toml"))
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["schema"] == 1
+
+
+def test_an_empty_node_says_in_words_that_it_is_empty(folder: Path) -> None:
+    answer = limner("studies", "--config", str(folder / "limner.toml"))
+    assert (answer.returncode, answer.stdout) == (0, "No study fits.\n")
 
 
 def test_a_person_is_added_with_a_password_from_standard_input_only(folder: Path) -> None:
@@ -152,12 +163,12 @@ def test_a_person_is_added_with_a_password_from_standard_input_only(folder: Path
 def test_inspect_says_what_a_folder_holds_and_exits_1_when_nothing_is_usable(
     tmp_path: Path,
 ) -> None:
-    study = make_study(7, SMALL_CHEST)
+    study = make_study(7, CHEST)
     write_study(tmp_path / "good", study)
     answer = limner("inspect", str(tmp_path / "good"), "--json")
     assert answer.returncode == 0
     (volume,) = json.loads(answer.stdout)["volumes"]
-    assert volume["shape"] == [24, 128, 128]
+    assert volume["shape"] == [36, 128, 128]
     assert volume["units"] == "HU"
     write_study(tmp_path / "bad", damaged(study, Damage.MISSING_SLICE))
     answer = limner("inspect", str(tmp_path / "bad"))
@@ -171,7 +182,7 @@ def test_explain_says_what_each_route_would_do(folder: Path, tmp_path: Path) -> 
         config.read_text()
         + '\n[[routes]]\nname = "r"\nmodel = "lung-ct"\n[routes.when]\nModality = "CT"\n'
     )
-    write_study(tmp_path / "study", make_study(7, SMALL_CHEST))
+    write_study(tmp_path / "study", make_study(7, CHEST))
     answer = limner("explain", str(tmp_path / "study"), "--json", "--config", str(config))
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["decisions"][0]["outcome"] == "run"
