@@ -196,7 +196,9 @@ def _paint_diffuse(inner: F32, disease: Disease, depth: F32, frame: Frame) -> No
         net = np.clip(1.1 - np.abs(disease.septa.at(points)) / 0.28, 0, 1)
         inner += rim * (0.25 + net) * disease.reticulation
     if disease.bands > 0:
-        behind = np.clip(1 - depth / (10 + 5 * disease.septa.at(points)), 0, 1)
+        reach = 10 + 5 * disease.septa.at(points)  # mm; below zero, in spots, all the way in
+        reach = np.where(reach == 0, np.float32(1e-6), reach)
+        behind = np.clip(1 - depth / reach, 0, 1)
         behind *= np.clip(frame.v * 2.5 - 0.6, 0, 1)
         inner += behind * disease.bands
 
