@@ -254,6 +254,7 @@ class ModelIdentity:
         intended_use: One sentence of the card; shipped models say "research use".
         research: True unless the site's card is cleared for more.
         series_description: What the card wants its result series to be called; may be empty.
+        series_number: Series Number from which result series count; the source's is added.
     """
 
     name: str
@@ -263,6 +264,7 @@ class ModelIdentity:
     intended_use: str
     research: bool = True
     series_description: str = ""
+    series_number: int = 9000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -170,6 +170,7 @@ class Card:
             intended_use=self.intended_use,
             research=self.research,
             series_description=self.results.series_description,
+            series_number=self.results.series_number,
         )
 
 

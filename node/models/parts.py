@@ -280,7 +280,8 @@ class Results:
     Attributes:
         kinds: Result kinds, such as SEG.
         series_description: Series Description (0008,103E) of what is written.
-        series_number: Series Number (0020,0011) of the first result series.
+        series_number: Series Number (0020,0011) from which result series count: high, so that no
+            hanging protocol is hijacked; the source's own number is added.
     """
 
     kinds: tuple[str, ...]

@@ -115,7 +115,7 @@ def seg_template(
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(segment, segmentation, key) for segment in segments],
         series_instance_uid=series_uid,
-        series_number=_series_number(volume),
+        series_number=_series_number(volume, model.series_number),
         sop_instance_uid=derived_uid("placeholder"),
         instance_number=volume.part,
         manufacturer=MANUFACTURER,
@@ -302,9 +302,9 @@ def _use_long_code_values(made: Dataset) -> None:
     made.walk(move)
 
 
-def _series_number(volume: Volume) -> int:
-    """Return a number of our own range that lets people see which series it belongs to."""
-    return 9000 + (integer(volume.instances[0].header, "SeriesNumber") or 0) % 1000
+def _series_number(volume: Volume, first: int) -> int:
+    """Return a number of the model's range that lets people see which series it belongs to."""
+    return first + (integer(volume.instances[0].header, "SeriesNumber") or 0) % 1000
 
 
 def _code_string(text: str) -> str:
