@@ -69,7 +69,8 @@ def with_pydicom(files: Sequence[InstanceFile]) -> None:
     read.sort(key=lambda data: float(data.ImagePositionPatient[2]))
     whole = np.empty((len(read), *read[0].pixel_array.shape), np.int16)
     for index, data in enumerate(read):
-        whole[index] = data.pixel_array.astype(np.int16) * int(data.RescaleSlope) + int(data.RescaleIntercept)
+        slope, intercept = int(data.RescaleSlope), int(data.RescaleIntercept)
+        whole[index] = data.pixel_array.astype(np.int16) * slope + intercept
 
 
 def whole_way(files: Sequence[InstanceFile]) -> None:
