@@ -62,7 +62,7 @@ def test_its_card_tells_the_scores_of_three_trainings_and_of_the_hard_set() -> N
 
 
 def test_it_finds_the_lungs_of_the_demos_patient() -> None:
-    (score,) = score_phantoms(open_model(FOLDER), [7], slices=12, side=256)
+    (score,) = score_phantoms(open_model(FOLDER), [7], slices=36, side=192)
     assert min(score.final.dice_by_label) >= 0.95
     assert score.final.crossed == 0
 
