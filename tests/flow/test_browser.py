@@ -41,7 +41,7 @@ def test_a_person_watches_a_study_go_through_a_real_node_scrolls_and_requeues(
             port = node.settings.web.port
             with sync_api.sync_playwright() as playwright:
                 browser = playwright.chromium.launch(
-                    executable_path=str(CHROMIUM), args=["--no-sandbox"]
+                    executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000
                 )
                 page = browser.new_page(
                     base_url=f"http://127.0.0.1:{port}", viewport={"width": 1280, "height": 900}
@@ -55,6 +55,7 @@ def test_a_person_watches_a_study_go_through_a_real_node_scrolls_and_requeues(
                 page.evaluate("window.notReloaded = true")
                 line.send(study)
                 expect = sync_api.expect
+                expect.set_options(timeout=60_000)  # a busy machine is not a broken page
                 expect(page.locator("#events")).to_contain_text("settled", timeout=60_000)
                 node.wait_done(study.study_uid)
                 assert page.evaluate("window.notReloaded") is True
