@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from node.phantom.study import Profile
+from node.dicom.requestor import Target
+from node.phantom.pacs import PhantomPacs
+from node.phantom.scanner import send_study
+from node.phantom.study import PhantomStudy, Profile
 from node.settings import Settings, load_settings
 from storage.database import Engine, open_engine, reading
 from storage.story import StudyStory, story
@@ -147,6 +150,33 @@ class RunningNode:
         code = self.process.wait(20)
         self.process = None
         return code
+
+
+@dataclass(slots=True)
+class Line:
+    """A node between a scanner and a recording PACS."""
+
+    node: RunningNode
+    pacs: PhantomPacs
+
+    @property
+    def target(self) -> Target:
+        listener = self.node.settings.listener
+        return Target(
+            name="limner", ae_title=listener.ae_title, host="127.0.0.1", port=listener.port
+        )
+
+    def start(self, environment: dict[str, str] | None = None) -> None:
+        self.pacs.answer_to(self.target)
+        self.node.start(environment)
+
+    def send(self, study: PhantomStudy, **options: object) -> None:
+        answers = send_study(self.target, study.instances, calling_ae="SCANNER", **options)
+        assert {answer.kind for answer in answers} == {"stored"}
+
+    def segs(self) -> list[bytes]:
+        """Return what the PACS kept, one entry per C-STORE."""
+        return [stored.file.read_bytes() for stored in self.pacs.stored if stored.file]
 
 
 def peers_and_routes(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Line
 from postgres import empty_postgres_url, postgres_server
-from running_node import CHEST, made_node, peers_and_routes
+from running_node import CHEST, Line, made_node, peers_and_routes
 
 from node.imaging.read import read_folder
 from node.imaging.series import find_volumes

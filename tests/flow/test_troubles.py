@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Line
-from running_node import CHEST, RunningNode, made_node, peers_and_routes
+from running_node import CHEST, Line, RunningNode, made_node, peers_and_routes
 
 from node.dicom.requestor import Target
 from node.phantom.damage import Damage, damaged
