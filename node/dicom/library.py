@@ -77,12 +77,13 @@ def _set_up() -> None:
     _config.VALIDATORS["AE"] = _ae_title_fits
     _config.VALIDATORS["UI"] = _any_uid
     # Its own gives up before it closes when the peer is gone already, and leaks the descriptor.
-    AssociationSocket._shutdown_socket = _close  # type: ignore[method-assign, assignment]
+    AssociationSocket._shutdown_socket = close  # type: ignore[method-assign, assignment]
     # Its errors are tracebacks about hostile bytes; ours say the same in words, with the peer.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
 
-def _close(transport: AssociationSocket) -> None:
+def close(transport: AssociationSocket) -> None:
+    """End a connection for good, whatever has become of it; more than once does no harm."""
     connection = transport.socket
     if connection is None:
         return

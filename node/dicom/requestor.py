@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from node.dicom.library import application_entity, bound_reads, tune
+from node.dicom.library import application_entity, bound_reads, close, tune
 from node.errors import PassingError, passing_error
 from node.settings import Peer
 
@@ -106,12 +106,21 @@ def associated(
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
     )
+    try:
+        yield from _used(target, association, reached=bool(reached))
+    finally:
+        # A peer that died under a write leaves the library idle with its socket still open.
+        if association.dul.socket is not None:
+            close(association.dul.socket)
+
+
+def _used(target: Target, association: Association, *, reached: bool) -> Iterator[Association]:
     if association.rejected_contexts and not association.accepted_contexts:
         # Accepted with no context: the library has ended it, and the caller knows what is missing.
         yield association
         return
     if not association.is_established:
-        raise _not_established(target, association, reached=bool(reached))
+        raise _not_established(target, association, reached=reached)
     try:
         yield association
     except BaseException:

@@ -106,7 +106,7 @@ def test_the_overlay_is_scrolled_by_slider_keys_and_wheel(night: sync_api.Page, 
     night.mouse.wheel(0, -120)
     sync_api.expect(shown).to_have_text("Slice 9 of 12")
     sync_api.expect(image).to_have_attribute("src", f"/studies/{line.uid}/results/1/pictures/9")
-    night.wait_for_function("document.querySelector('#results img').naturalWidth === 128")
+    sync_api.expect(image).to_have_js_property("naturalWidth", 128)
     night.wait_for_timeout(2500)  # one renewal of the page later the reader is still there
     sync_api.expect(shown).to_have_text("Slice 9 of 12")
 
