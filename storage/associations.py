@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Connection, exists, select, update
 
@@ -24,7 +26,17 @@ class AssociationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociationRow:
-    """A row of `associations`; `peer` is empty when nobody configured called."""
+    """A row of `associations`; `peer` is empty when nobody configured called.
+
+    Attributes:
+        instances: Answered with success.
+        refused: Answered with a failure.
+        bytes: Received in data sets.
+        token: What the wire calls it.
+        software: The peer's implementation version.
+        secure: Whether TLS was used.
+        contexts: One object for each presentation context: id, class, syntax, result.
+    """
 
     id: int
     peer: str
@@ -35,6 +47,11 @@ class AssociationRow:
     ended_ms: int | None
     instances: int
     refused: int
+    bytes: int
+    token: str | None
+    software: str
+    secure: bool
+    contexts: tuple[dict[str, Any], ...]
     outcome: AssociationOutcome
     reason: str
 
@@ -43,9 +60,21 @@ _COLUMNS = columns(Association, AssociationRow)
 
 
 def open_association(
-    db: Connection, *, calling_ae: str, called_ae: str, address: str, peer: str = ""
+    db: Connection,
+    *,
+    calling_ae: str,
+    called_ae: str,
+    address: str,
+    peer: str = "",
+    token: str | None = None,
+    software: str = "",
+    secure: bool = False,
+    contexts: Sequence[Mapping[str, Any]] = (),
 ) -> int:
-    """Record that an association was opened, or tried; return its row id."""
+    """Record that an association was opened, or tried; return its row id.
+
+    A token that is known gives the row that has it: what the wire says twice is said once.
+    """
     statement = (
         insert_into(db, Association)
         .values(
@@ -53,11 +82,26 @@ def open_association(
             calling_ae=calling_ae,
             called_ae=called_ae,
             address=address,
+            token=token,
+            software=software,
+            secure=secure,
+            contexts=[dict(context) for context in contexts],
             started_ms=now_ms(db),
         )
+        .on_conflict_do_nothing(index_elements=["token"])
         .returning(Association.id)
     )
-    return int(db.execute(statement).scalar_one())
+    made = db.execute(statement).scalar_one_or_none()
+    if made is not None:
+        return int(made)
+    known = select(Association.id).where(Association.token == token)
+    return int(db.execute(known).scalar_one())
+
+
+def association_of(db: Connection, token: str) -> int | None:
+    """Return the row id of the association that the wire calls `token`."""
+    statement = select(Association.id).where(Association.token == token)
+    return db.execute(statement).scalar_one_or_none()
 
 
 def close_association(
@@ -67,6 +111,7 @@ def close_association(
     *,
     instances: int = 0,
     refused: int = 0,
+    received_bytes: int = 0,
     reason: str = "",
 ) -> bool:
     """Record how an association ended; False when that is recorded already.
@@ -77,6 +122,7 @@ def close_association(
         outcome: How it ended.
         instances: Answered with success.
         refused: Answered with a failure.
+        received_bytes: Received in data sets.
         reason: Sentence for anything but an orderly release.
     """
     statement = (
@@ -88,6 +134,7 @@ def close_association(
             ended_ms=now_ms(db),
             instances=instances,
             refused=refused,
+            bytes=received_bytes,
             reason=reason,
         )
     )

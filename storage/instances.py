@@ -8,7 +8,7 @@ compares with the winner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -38,6 +38,7 @@ CLAIMED_BEFORE: Final = (
 class Difference(StrEnum):
     """In what a second instance with the same SOP Instance UID differs, as the caller found."""
 
+    NONE = "none"  # the caller compared the bytes: they are the same
     HEADER = "header"  # elements outside the pixel data differ, or nothing is known
     PIXELS = "pixels"  # only the pixel data differ
     ENCODING = "encoding"  # another transfer syntax, all elements outside the pixel data equal
@@ -51,14 +52,21 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"  # the UID is known with other content; kept beside, not counted
 
 
+Header = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewInstance:
     """An instance that is durable in the object store, with what its header says.
 
     Attributes:
-        digest: SHA-256 of the dataset as received, hex.
-        header: Routing header of the series, keyword -> str or list of str.
-        difference: Only looked at when the UID is known with another digest.
+        digest: SHA-256 of the dataset as received, hex; empty when it is computed later.
+        checksum: xxh3_128 of the dataset as received, hex. Where there is none, the first half of
+            the SHA-256 stands for it.
+        header: Routing header of the series, keyword -> str or list of str; or what gives it,
+            called only when the series is new or the instance is a conflict.
+        received_ms: By the wire's clock; None means the database's clock.
+        difference: Only looked at when the UID is known.
     """
 
     study_uid: str
@@ -66,8 +74,9 @@ class NewInstance:
     sop_uid: str
     sop_class: str
     transfer_syntax: str
-    digest: str
     place: Place
+    digest: str = ""
+    checksum: str = ""
     patient_id: str = ""
     issuer: str = ""
     patient_name: str = ""
@@ -75,9 +84,10 @@ class NewInstance:
     study_date: str = ""
     description: str = ""
     modality: str = ""
-    header: Mapping[str, Any] = field(default_factory=dict)
+    header: Header = field(default_factory=dict)
     sender: str = ""
     association_id: int | None = None
+    received_ms: int | None = None
     difference: Difference = Difference.HEADER
 
 
@@ -100,7 +110,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
-    """An instance with the UIDs of its series and study."""
+    """An instance with the UIDs of its series and study, and whose it is by its own header."""
 
     id: int
     study_id: int
@@ -111,6 +121,11 @@ class InstanceRow:
     sop_class: str
     transfer_syntax: str
     digest: str
+    checksum: str
+    patient_id: str
+    issuer: str
+    accession: str
+    version: int
     object_name: str
     offset: int
     length: int
@@ -126,12 +141,13 @@ class InstanceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What is stored under a SOP Instance UID, with the identity it was stored with."""
+    """What counts under a SOP Instance UID, with the identity in its own header."""
 
     instance_id: int
     series_id: int
     study_id: int
     digest: str
+    checksum: str
     study_uid: str
     series_uid: str
     patient_id: str
@@ -217,6 +233,11 @@ _INSTANCES = (
         Instance.sop_class,
         Instance.transfer_syntax,
         Instance.digest,
+        Instance.checksum,
+        Instance.patient_id,
+        Instance.issuer,
+        Instance.accession,
+        Instance.version,
         Instance.object_name,
         Instance.offset,
         Instance.length,
@@ -236,11 +257,12 @@ def _find_known(db: Connection, sop_uid: str) -> _Known | None:
             Instance.series_id,
             Series.study_id,
             Instance.digest,
+            Instance.checksum,
             Study.uid.label("study_uid"),
             Series.uid.label("series_uid"),
-            Study.patient_id,
-            Study.issuer,
-            Study.accession,
+            Instance.patient_id,
+            Instance.issuer,
+            Instance.accession,
             Study.state,
         )
         .join(Series, Series.id == Instance.series_id)
@@ -267,12 +289,16 @@ def _record_new(db: Connection, new: NewInstance) -> Recorded | None:
             sop_class=new.sop_class,
             transfer_syntax=new.transfer_syntax,
             digest=new.digest,
+            checksum=new.checksum,
+            patient_id=new.patient_id,
+            issuer=new.issuer,
+            accession=new.accession,
             object_name=new.place.name,
             offset=new.place.offset,
             length=new.place.length,
             sender=new.sender,
             association_id=new.association_id,
-            received_ms=at_ms,
+            received_ms=at_ms if new.received_ms is None else new.received_ms,
         )
         .on_conflict_do_nothing(index_elements=["sop_uid"])
         .returning(Instance.id)
@@ -331,7 +357,7 @@ def _ensure_series(db: Connection, new: NewInstance, study_id: int, at_ms: int) 
             study_id=study_id,
             uid=new.series_uid,
             modality=new.modality,
-            header=dict(new.header),
+            header=_header(new),
             first_received_ms=at_ms,
             last_received_ms=at_ms,
         )
@@ -378,39 +404,73 @@ def _claimed_before(db: Connection, study_uid: str) -> bool:
 
 def _record_known(db: Connection, new: NewInstance, known: _Known) -> Recorded:
     """Record nothing, or a conflict, for a SOP Instance UID that is known."""
-    if new.digest == known.digest:
-        return _answer(Outcome.SAME, known, kept=False, held=known.state is StudyState.HELD)
-    in_doubt = ((new.study_uid, new.series_uid, new.patient_id, new.issuer, new.accession)) != (
-        known.study_uid,
-        known.series_uid,
-        known.patient_id,
-        known.issuer,
-        known.accession,
-    )
-    if new.difference is Difference.ENCODING and not in_doubt:
-        return _answer(Outcome.SAME, known, kept=False, held=known.state is StudyState.HELD)
+    held = known.state is StudyState.HELD
+    in_doubt = _identity(new) != _identity(known)
+    if _same_bytes(new, known) or (new.difference is Difference.ENCODING and not in_doubt):
+        return _answer(Outcome.SAME, known, kept=False, held=held)
     difference = Difference.PIXELS if new.difference is Difference.PIXELS else Difference.HEADER
+    kept = _keep_beside(db, new, known, kind="identity" if in_doubt else difference)
+    if in_doubt and kept:
+        _hold_both(db, new, known)
+        held = True
+    return _answer(Outcome.CONFLICT, known, kept=kept, held=held)
+
+
+def _same_bytes(new: NewInstance, known: _Known) -> bool:
+    """Whether the bytes that came are those that count.
+
+    The caller's word holds only for the bytes it compared with: others may count by now.
+    """
+    if new.difference is Difference.NONE:
+        return not new.checksum or not known.checksum or new.checksum == known.checksum
+    return new.digest != "" and new.digest == known.digest
+
+
+def _keep_beside(db: Connection, new: NewInstance, known: _Known, *, kind: str) -> bool:
+    """Keep other bytes; False when the same ones are kept already."""
+    before = select(func.count()).select_from(Conflict)
     kept = db.execute(
         insert_into(db, Conflict)
         .values(
             instance_id=known.instance_id,
-            kind="identity" if in_doubt else difference,
+            kind=kind,
             study_uid=new.study_uid,
+            series_uid=new.series_uid,
+            patient_id=new.patient_id,
+            issuer=new.issuer,
+            accession=new.accession,
+            facts={
+                "patient_name": new.patient_name,
+                "study_date": new.study_date,
+                "description": new.description,
+                "modality": new.modality,
+                "header": _header(new),
+            },
             detail=_differences(new, known),
+            sop_class=new.sop_class,
+            transfer_syntax=new.transfer_syntax,
             digest=new.digest,
+            checksum=new.checksum or new.digest[:32],
+            version=2 + before.where(Conflict.instance_id == known.instance_id).scalar_subquery(),
             object_name=new.place.name,
             offset=new.place.offset,
             length=new.place.length,
             sender=new.sender,
-            received_ms=now_ms(db),
+            association_id=new.association_id,
+            received_ms=now_ms(db) if new.received_ms is None else new.received_ms,
         )
-        .on_conflict_do_nothing(index_elements=["instance_id", "digest"])
+        .on_conflict_do_nothing(index_elements=["instance_id", "checksum"])
         .returning(Conflict.id)
     ).scalar_one_or_none()
-    if in_doubt and kept is not None:
-        _hold_both(db, new, known)
-    held = in_doubt or known.state is StudyState.HELD
-    return _answer(Outcome.CONFLICT, known, kept=kept is not None, held=held)
+    return kept is not None
+
+
+def _header(new: NewInstance) -> dict[str, Any]:
+    return dict(new.header() if callable(new.header) else new.header)
+
+
+def _identity(of: NewInstance | _Known) -> tuple[str, ...]:
+    return of.study_uid, of.series_uid, of.patient_id, of.issuer, of.accession
 
 
 def _hold_both(db: Connection, new: NewInstance, known: _Known) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -122,16 +123,54 @@ class Series(Base):
     last_received_ms: Mapped[int]
 
 
+class Segment(Base):
+    """A file of the segment journal, and how far its records have become rows.
+
+    What is durable in the file is the truth; rows below `indexed_to` need not be looked for again.
+    """
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        CheckConstraint("indexed_to >= 0 AND indexed_to <= size", name="indexed_within"),
+    )
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    size: Mapped[int]
+    # Every record that begins below this offset, in bytes, has its rows.
+    indexed_to: Mapped[int] = mapped_column(default=0)
+    # Nothing more is appended to it.
+    sealed: Mapped[bool] = mapped_column(default=False)
+    created_ms: Mapped[int]
+
+
 class Instance(Base):
     """One instance exactly as received. A SOP Instance UID never means two byte strings."""
 
     __tablename__ = "instances"
+    __table_args__ = (
+        # Instances that still lack the digest of their bytes; few at any time.
+        Index(
+            "ix_instances_undigested",
+            "id",
+            sqlite_where=text("digest = ''"),
+            postgresql_where=text("digest = ''"),
+        ),
+    )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     sop_uid: Mapped[str] = mapped_column(String(64), unique=True)
     sop_class: Mapped[str] = mapped_column(String(64))
     transfer_syntax: Mapped[str] = mapped_column(String(64))
-    digest: Mapped[str] = mapped_column(String(64))
+    # SHA-256 of the dataset as received, hex; empty until it has been computed.
+    digest: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    # xxh3_128 of the dataset as received, hex: what the wire computed before it answered.
+    checksum: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    # Whose it is by its own header. Only instances of the study's own patient count.
+    patient_id: Mapped[str] = mapped_column(Text, default="", server_default="")
+    issuer: Mapped[str] = mapped_column(Text, default="", server_default="")
+    accession: Mapped[str] = mapped_column(Text, default="", server_default="")
+    # Which of the byte strings that came under this UID counts, in the order of their arrival.
+    version: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
     object_name: Mapped[str] = mapped_column(Text)
     offset: Mapped[int] = mapped_column(default=0)
     length: Mapped[int]
@@ -141,25 +180,46 @@ class Instance(Base):
 
 
 class Conflict(Base):
-    """The same SOP Instance UID with other bytes: kept, classified, never counted."""
+    """The same SOP Instance UID with other bytes: kept, classified, not counted.
+
+    It holds all that is needed to let these bytes count instead, without reading them again.
+    """
 
     __tablename__ = "conflicts"
     __table_args__ = (
         CheckConstraint("kind IN ('identity', 'header', 'pixels')", name="kind"),
-        UniqueConstraint("instance_id", "digest"),
+        CheckConstraint("chosen IN ('', 'first', 'last')", name="chosen"),
+        CheckConstraint("(chosen = '') = (decided_ms IS NULL)", name="chosen_has_time"),
+        # The same other bytes again are nothing new.
+        UniqueConstraint("instance_id", "checksum"),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     # The study that the other bytes claim to belong to; it may not exist (yet).
     study_uid: Mapped[str] = mapped_column(String(64), default="", index=True)
+    series_uid: Mapped[str] = mapped_column(String(64), default="")
+    patient_id: Mapped[str] = mapped_column(Text, default="")
+    issuer: Mapped[str] = mapped_column(Text, default="")
+    accession: Mapped[str] = mapped_column(Text, default="")
+    # What else a study or series row would need: patient name, date, description, header.
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     detail: Mapped[str] = mapped_column(Text, default="")
-    digest: Mapped[str] = mapped_column(String(64))
+    sop_class: Mapped[str] = mapped_column(String(64), default="")
+    transfer_syntax: Mapped[str] = mapped_column(String(64), default="")
+    digest: Mapped[str] = mapped_column(String(64), default="")
+    checksum: Mapped[str] = mapped_column(String(32))
+    version: Mapped[int] = mapped_column(Integer, default=2)
     object_name: Mapped[str] = mapped_column(Text)
     offset: Mapped[int] = mapped_column(default=0)
     length: Mapped[int]
     sender: Mapped[str] = mapped_column(Text, default="")
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("associations.id"), index=True)
     received_ms: Mapped[int]
+    # Which of the two counts, once that has been decided: by a person, or by the setting.
+    chosen: Mapped[str] = mapped_column(String(8), default="")
+    decided_by: Mapped[str] = mapped_column(Text, default="")
+    decided_ms: Mapped[int | None]
 
 
 class Association(Base):
@@ -171,18 +231,68 @@ class Association(Base):
             "outcome IN ('open', 'released', 'aborted', 'rejected', 'lost')", name="outcome"
         ),
         Index("ix_associations_started_ms", "started_ms"),
+        # An index, not a constraint: SQLite can add it without copying the table.
+        Index("ix_associations_token", "token", unique=True),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    # What the wire calls it, in the records of its segment too.
+    token: Mapped[str | None] = mapped_column(String(32))
     peer: Mapped[str] = mapped_column(Text, default="")
     calling_ae: Mapped[str] = mapped_column(Text, default="")
     called_ae: Mapped[str] = mapped_column(Text, default="")
     address: Mapped[str] = mapped_column(Text, default="")
+    # The peer's Implementation Version Name, or its class UID.
+    software: Mapped[str] = mapped_column(Text, default="", server_default="")
+    secure: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # One object for each presentation context: id, class, syntax, result.
+    contexts: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     started_ms: Mapped[int]
     ended_ms: Mapped[int | None]
     instances: Mapped[int] = mapped_column(Integer, default=0)
     refused: Mapped[int] = mapped_column(Integer, default=0)
+    bytes: Mapped[int] = mapped_column(default=0, server_default="0")
     outcome: Mapped[str] = mapped_column(String(16), default="open")
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Caller(Base):
+    """Somebody who called and was refused, so that an administrator can accept it."""
+
+    __tablename__ = "callers"
+    __table_args__ = (
+        UniqueConstraint("calling_ae", "called_ae", "address"),
+        Index("ix_callers_last_ms", "last_ms"),
+    )
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(String(64))
+    called_ae: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    # Abstract syntaxes that it asked for.
+    wanted: Mapped[list[Any]] = mapped_column(default=list)
+    first_ms: Mapped[int]
+    last_ms: Mapped[int]
+    count: Mapped[int] = mapped_column(Integer, default=1)
+
+
+class Notice(Base):
+    """What a peer said about a study beside its instances: MPPS, or Instance Availability."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        CheckConstraint("kind IN ('mpps', 'ian')", name="kind"),
+        UniqueConstraint("kind", "sop_uid"),
+    )
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    sop_uid: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(Text, default="")
+    # Of each series UID: its instances' UIDs, or how many they are.
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    sender: Mapped[str] = mapped_column(Text, default="")
+    received_ms: Mapped[int]
+    changed_ms: Mapped[int]
 
 
 class Revision(Base):

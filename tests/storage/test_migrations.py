@@ -17,6 +17,7 @@ import storage
 from storage.database import check_schema, migrate, open_engine, reading, writing
 from storage.errors import SchemaOutdated
 from storage.migrations import (
+    apply_migrations,
     migrations_folder,
     revert_migrations,
     schema_drift,
@@ -45,7 +46,8 @@ def shape(engine: Engine) -> dict[str, object]:
 
     return {
         table: [
-            [(c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(table)],
+            # By name: a column that a later migration adds stands last, and nobody reads by order.
+            sorted((c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(table)),
             found.get_pk_constraint(table)["constrained_columns"],
             named(found.get_foreign_keys(table)),
             named(found.get_unique_constraints(table)),
@@ -143,3 +145,43 @@ def test_alembic_is_not_imported_until_it_is_needed() -> None:
         "assert 'alembic' not in sys.modules and 'node' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=CHECKOUT)
+
+
+def test_rows_of_before_receiving_changed_are_kept_up_and_down(empty_url: str) -> None:
+    """Instances learn whose they are from their study; conflicts are told apart as before."""
+    engine = open_engine(empty_url)
+    with writing(engine) as db:
+        apply_migrations(db, "0001")
+        for statement in BEFORE_RECEIVING:
+            db.execute(text(statement))
+        apply_migrations(db)
+        instance = "SELECT patient_id, issuer, accession, checksum, version FROM instances"
+        assert tuple(db.execute(text(instance)).one()) == ("P1", "H", "A1", "", 1)
+        conflicts = "SELECT version, checksum, chosen, facts FROM conflicts ORDER BY id"
+        found = [tuple(row) for row in db.execute(text(conflicts))]
+        assert [row[:3] for row in found] == [(2, "b" * 32, ""), (3, "c" * 32, "")]
+        db.execute(text("UPDATE conflicts SET digest = ''"))
+        revert_migrations(db, "0001")
+        assert db.execute(text("SELECT count(*) FROM conflicts")).scalar_one() == 2
+        assert db.execute(text("SELECT count(*) FROM instances")).scalar_one() == 1
+    engine.dispose()
+
+
+BEFORE_RECEIVING = (
+    """INSERT INTO studies (id, uid, patient_id, issuer, patient_name, accession, study_date,
+        description, state, revision, sentence, needs_person, first_received_ms,
+        last_received_ms, changed_ms)
+       VALUES (1, '1.2', 'P1', 'H', 'Doe', 'A1', '', '', 'arriving', 0, '', false, 1, 1, 1)""",
+    """INSERT INTO series (id, study_id, uid, modality, header, instance_count,
+        first_received_ms, last_received_ms)
+       VALUES (1, 1, '1.2.7', 'CT', '{}', 1, 1, 1)""",
+    """INSERT INTO instances (id, series_id, sop_uid, sop_class, transfer_syntax, digest,
+        object_name, "offset", length, sender, received_ms)
+       VALUES (1, 1, '1.2.7.1', '1', '1', 'a', 'x', 0, 1, '', 1)""",
+    *(
+        f"""INSERT INTO conflicts (instance_id, kind, study_uid, detail, digest, object_name,
+             "offset", length, sender, received_ms)
+            VALUES (1, 'header', '1.2', '', '{letter * 64}', 'x', 0, 1, '', 1)"""
+        for letter in "bc"
+    ),
+)
