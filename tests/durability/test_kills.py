@@ -1,0 +1,101 @@
+"""An instance answered with success survives kills of any of the listener's processes.
+
+A hundred kills, each at a random moment of a load that is known to run, each of a random process
+of the listener's tree or of all at once. The senders retry what was not answered with the same
+bytes, so that in the end everything they ever began is there exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from .listening import Listening, made_listening, made_nursery
+from .sending import Ledger, Senders
+from .verifying import check_kept, check_nothing_left_over, tell
+
+KILLS = 100
+KILLS_BETWEEN_CHECKS = 10
+SEED = int(os.environ.get("LIMNER_TEST_SEED", "12"))
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Listening]:
+    with (
+        made_nursery() as nursery,
+        made_listening(tmp_path / "node", tmp_path / "log.txt", nursery) as made,
+    ):
+        yield made
+
+
+@dataclass(slots=True)
+class Killed:
+    """What was killed, and how often while instances were on their way."""
+
+    victims: list[str] = field(default_factory=list)
+    under_load: int = 0
+
+
+def kill_one_or_all(listening: Listening, rng: random.Random) -> str:
+    """Kill one of the listener's processes, or all; return which."""
+    tree = listening.processes()
+    victim = rng.randrange(len(tree) + 1)
+    if victim == len(tree):
+        listening.kill()
+        return "all"
+    listening.kill_one(tree[victim])
+    return "wire" if victim else "keeper"
+
+
+def kill_under_load(
+    listening: Listening, ledger: Ledger, rng: random.Random, killed: Killed
+) -> None:
+    """Let senders send, and kill and start again several times meanwhile."""
+
+    def more(goal: int) -> bool | None:
+        listening.start()
+        return ledger.wait_for(goal, timeout_s=0.05) or None
+
+    listening.wait_listening()
+    senders = Senders(listening.port, ledger, seed=SEED)
+    try:
+        for _ in range(KILLS_BETWEEN_CHECKS):
+            goal = len(ledger.now()) + rng.randint(1, 25)
+            listening.wait(f"{goal} are acknowledged", partial(more, goal), timeout_s=60)
+            time.sleep(rng.uniform(0, 0.03))  # the moment is what is random here
+            killed.under_load += bool(ledger.in_flight)
+            killed.victims.append(kill_one_or_all(listening, rng))
+        listening.wait_listening()
+        senders.finish()
+    finally:
+        senders.abandon()
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(900)
+def test_what_was_acknowledged_survives_a_hundred_kills_at_random_moments(
+    listening: Listening,
+) -> None:
+    tell(f"seed {SEED}")
+    rng = random.Random(SEED)
+    ledger, killed = Ledger(), Killed()
+    for _ in range(KILLS // KILLS_BETWEEN_CHECKS):
+        kill_under_load(listening, ledger, rng, killed)
+        check_kept(listening, ledger.now(), offered=ledger.offered)
+        assert listening.orphans() == []
+        check_nothing_left_over(listening, ledger.offered)
+
+    assert ledger.acknowledged == ledger.offered
+    assert killed.under_load > 0.9 * KILLS  # a kill of an idle listener proves nothing
+    tell(
+        f"kills: {dict(Counter(killed.victims))}, {killed.under_load} with instances in flight; "
+        f"{len(ledger.acknowledged)} acknowledged in {ledger.tries} tries, none lost"
+    )
