@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, exists, insert, literal, or_, select, update
 
 from storage.database import now_ms
+from storage.digests import all_digested
 from storage.rows import insert_into, read_all, read_one
 from storage.story import StudyStory, story
 from storage.study_moves import MOVES, hold, release, reopen
@@ -101,11 +102,15 @@ def _matches(search: str) -> ColumnElement[bool]:
 
 
 def settle_due(db: Connection, now: int, quiet_ms: int) -> list[StudyRow]:
-    """Return the arriving studies whose last instance came at least `quiet_ms` before `now`."""
+    """Return the arriving studies whose last instance came at least `quiet_ms` before `now`.
+
+    One of which an instance still lacks its digest is not due yet.
+    """
     statement = (
         select(*STUDY_COLUMNS)
         .where(Study.state == StudyState.ARRIVING)
         .where(Study.last_received_ms <= now - quiet_ms)
+        .where(all_digested())
         .order_by(Study.last_received_ms, Study.id)
     )
     return read_all(db, statement, StudyRow)
@@ -116,6 +121,8 @@ def make_revision(
 ) -> RevisionRow | None:
     """Settle a study: its instances of now become its next revision.
 
+    Instances of another patient under the study's UID are kept but do not count.
+
     Args:
         db: A writing transaction.
         study_id: Row id.
@@ -124,7 +131,8 @@ def make_revision(
             then keeps the study arriving.
 
     Returns:
-        The revision, or None when the study is not arriving or something came in between.
+        The revision, or None when the study is not arriving, something came in between, or an
+        instance lacks its digest.
     """
     at_ms = now_ms(db)
     number = db.execute(
@@ -132,6 +140,7 @@ def make_revision(
         .where(Study.id == study_id)
         .where(Study.state == StudyState.ARRIVING)
         .where(Study.last_received_ms == last_received_ms)
+        .where(all_digested())
         .values(state=StudyState.SETTLED, revision=Study.revision + 1, changed_ms=at_ms)
         .returning(Study.revision)
     ).scalar_one_or_none()
@@ -148,7 +157,10 @@ def make_revision(
     members = (
         select(literal(revision.id), Instance.id)
         .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
         .where(Series.study_id == study_id)
+        .where(Instance.patient_id == Study.patient_id)
+        .where(Instance.issuer == Study.issuer)
     )
     db.execute(insert(RevisionInstance).from_select(["revision_id", "instance_id"], members))
     return revision
