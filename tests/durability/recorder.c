@@ -35,7 +35,7 @@ enum {
 };
 
 #define DURABLE 1u  /* WRITTEN: by a descriptor or a flag that makes the call wait for the disk */
-#define ZEROED 2u   /* ALLOCATED: the range reads as zeros afterwards, whatever it was */
+#define ZEROED 2u   /* the range reads as zeros afterwards, whatever it was; there is no data */
 #define KEEP_SIZE 4u
 #define MOST_PIECES 1026
 
@@ -45,7 +45,7 @@ struct record {  /* little endian, as the reader in recording.py has it */
     uint64_t inode;
     int64_t offset, length;
     uint32_t path_bytes, second_path_bytes;
-    uint64_t data_bytes;
+    uint64_t data_bytes;  /* `length`, or 0 for zeros */
 };
 
 static const char *log_path, *root;
@@ -134,6 +134,15 @@ static uint64_t inode_of(int descriptor) {
     return fstat(descriptor, &status) ? 0 : status.st_ino;
 }
 
+static int all_zeros(const struct iovec *data, int pieces) {
+    for (int piece = 0; piece < pieces; piece++) {
+        const char *bytes = data[piece].iov_base;
+        size_t count = data[piece].iov_len;
+        if (count && (bytes[0] || memcmp(bytes, bytes + 1, count - 1))) return 0;
+    }
+    return 1;
+}
+
 static void note_data(int descriptor, const struct iovec *data, int pieces, int64_t offset,
                       ssize_t done, int flags) {
     char path[PATH_MAX];
@@ -142,7 +151,9 @@ static void note_data(int descriptor, const struct iovec *data, int pieces, int6
     record.offset = offset >= 0 ? offset : lseek(descriptor, 0, SEEK_CUR) - done;
     if (flags & (RWF_DSYNC | RWF_SYNC) || fcntl(descriptor, F_GETFL) & O_DSYNC)
         record.flags = DURABLE;
-    append(&record, path, NULL, data, pieces, done);
+    int zeros = all_zeros(data, pieces);
+    if (zeros) record.flags |= ZEROED;
+    append(&record, path, NULL, data, pieces, zeros ? 0 : done);
 }
 
 static void note_send(int descriptor, const struct iovec *data, int pieces) {

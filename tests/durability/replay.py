@@ -259,13 +259,9 @@ class Replay:
 
     def _written(self, event: Event) -> None:
         file = self._file(event)
-        at = 0
-        while at < len(event.data):
-            page, start = divmod(event.offset + at, PAGE)
-            piece = event.data[at : at + PAGE - start]
-            at += len(piece)
-            change = _Change(self._position, page, start, piece, size=event.offset + at)
-            file.waiting.append(change)
+        for page, start, data in _by_page(event):
+            end = page * PAGE + start + (PAGE if data is None else len(data))
+            file.waiting.append(_Change(self._position, page, start, data, size=end))
             if event.flags & DURABLE:
                 file.settle_page(page)
 
@@ -280,6 +276,19 @@ class Replay:
                 waiting.append(_Change(self._position, page))
         if not event.flags & KEEP_SIZE:
             waiting.append(_Change(self._position, size=event.offset + event.length))
+
+
+def _by_page(event: Event) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yield page, first byte in it and data of what was written; no data for a page of zeros."""
+    at = 0
+    while at < event.length:
+        page, start = divmod(event.offset + at, PAGE)
+        count = min(PAGE - start, event.length - at)
+        if not event.flags & ZEROED:
+            yield page, start, event.data[at : at + count]
+        else:
+            yield page, start, None if count == PAGE else bytes(count)
+        at += count
 
 
 def _write(path: Path, file: _File) -> None:
