@@ -1,111 +1,28 @@
-"""The storage SCPs that are compared: ours, DCMTK's, Orthanc, pynetdicom, and a bare sink.
+"""Running receivers: each a process tree of its own, under a folder, on a free loopback port.
 
-`start` runs one under a folder on a free loopback port and waits until it listens. Each is a
-process tree of its own; `stop` ends it by its process id. Nothing is deleted here.
+`start` waits until it listens, `stop` ends it by its process id. Nothing is deleted here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from bench.dicom_client import Target, TlsFiles
 from bench.process_tree import tree
+from bench.receivers import RECEIVERS, NotStartedError, Receiver, Surroundings, Sync, free_port
 
 STARTS_WITHIN_S: Final = 60.0
 STOPS_WITHIN_S: Final = 15.0
-DCMTK_LONGEST_PDU: Final = 131_072
-MANY_ASSOCIATIONS: Final = 500
-"""What `limner.toml` takes at most; 200 idle associations must find room."""
-
-_CONFIG: Final = """
-[node]
-name = "bench"
-[storage]
-reserve_mb = 10
-[listener]
-host = "127.0.0.1"
-port = {port}
-ae_title = "LIMNER"
-max_associations = {associations}
-{more}
-[web]
-enabled = false
-[[peers]]
-name = "scanner"
-ae_title = "BENCH"
-may = ["echo", "store"]
-[[peers]]
-name = "stock"
-ae_title = "STORESCU"
-may = ["echo", "store"]
-"""
-
-
-class Sync(StrEnum):
-    """What an answer of 0x0000 is worth; figures of the two are never put side by side."""
-
-    NONE = "none"  # everything lies on tmpfs: what the protocol costs
-    DURABLE = "durable"  # on a disk, and whoever can syncs before it answers
-
-
-class NotStartedError(Exception):
-    """A server did not come up; the message holds the end of what it wrote."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a server is started with.
-
-    Attributes:
-        folder: Its own; everything it writes lies there.
-        port: Loopback port.
-        sync: Whether a receiver that can sync what it writes should.
-        tls: Certificate for TLS; None for plain TCP.
-        listener_lines: More lines for `[listener]` in our limner.toml.
-    """
-
-    folder: Path
-    port: int
-    sync: Sync
-    tls: TlsFiles | None
-    listener_lines: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """One of the receivers that are compared.
-
-    Attributes:
-        words: What it is, for the reader of a table.
-        ae_title: Its AE title.
-        command: Gives the command line; may write configuration into the folder first.
-        share: How many of the instances it gets; less than 1 where it is known to be slow, so
-            that a round does not wait for it.
-        nodelay: Whether DCMTK's variable TCP_NODELAY is set for it.
-        forks: Whether it serves each association in a process of its own that ends with it.
-        rows: Whether it has our database.
-    """
-
-    words: str
-    ae_title: str
-    command: Callable[[Surroundings], list[str]]
-    share: float = 1.0
-    nodelay: bool = False
-    forks: bool = False
-    rows: bool = False
 
 
 @dataclass(slots=True)
@@ -113,7 +30,7 @@ class Server:
     """A running receiver."""
 
     name: str
-    kind: Kind
+    receiver: Receiver
     target: Target
     folder: Path
     process: subprocess.Popen[bytes]
@@ -158,10 +75,10 @@ def start(
     tls: TlsFiles | None = None,
     listener_lines: Sequence[str] = (),
 ) -> Server:
-    """Start one of `KINDS` and wait until it listens.
+    """Start one of `RECEIVERS` and wait until it listens.
 
     Args:
-        name: Its name in `KINDS`.
+        name: Its name in `RECEIVERS`.
         folder: Is made.
         sync: See `Surroundings`.
         tls: See `Surroundings`.
@@ -170,7 +87,7 @@ def start(
     Raises:
         NotStartedError: It is not installed, ended, or did not listen in time.
     """
-    kind = KINDS[name]
+    receiver = RECEIVERS[name]
     folder.mkdir(parents=True)
     around = Surroundings(
         folder=folder,
@@ -181,12 +98,12 @@ def start(
     )
     log = folder / "log.txt"
     environment = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
-    if kind.nodelay:
+    if receiver.nodelay:
         environment["TCP_NODELAY"] = "1"
     try:
         with log.open("wb") as out:
             process = subprocess.Popen(
-                kind.command(around),
+                receiver.command(around),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -194,21 +111,14 @@ def start(
             )
     except (OSError, subprocess.CalledProcessError) as error:
         raise NotStartedError(f"{name}: {error}") from error
-    target = Target(host="127.0.0.1", port=around.port, called_ae=kind.ae_title, tls=tls)
-    server = Server(name, kind, target, folder, process)
+    target = Target(host="127.0.0.1", port=around.port, called_ae=receiver.ae_title, tls=tls)
+    server = Server(name, receiver, target, folder, process)
     try:
         _wait_until_listening(server)
     except NotStartedError:
         server.stop()
         raise
     return server
-
-
-def free_port() -> int:
-    """Return a loopback TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_tls_files(folder: Path) -> TlsFiles:
@@ -252,144 +162,3 @@ def _wait_until_listening(server: Server) -> None:
 
 def _end_of_log(folder: Path) -> str:
     return (folder / "log.txt").read_text(errors="replace")[-600:].strip()
-
-
-def _limner(around: Surroundings) -> list[str]:
-    lines = list(around.listener_lines)
-    if around.tls is not None:
-        lines += [
-            f'tls_cert_file = "{around.tls.certificate}"',
-            f'tls_key_file = "{around.tls.key}"',
-            f'tls_ca_file = "{around.tls.authority}"',
-        ]
-    config = around.folder / "limner.toml"
-    config.write_text(
-        _CONFIG.format(port=around.port, associations=MANY_ASSOCIATIONS, more="\n".join(lines))
-    )
-    call = [sys.executable, "-m", "node.cli"]
-    made = subprocess.run(
-        [*call, "migrate", "--config", str(config)], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        raise NotStartedError(f"limner migrate: {made.stdout}{made.stderr}"[-600:])
-    return [*call, "listen", "--config", str(config)]
-
-
-def _storescp(around: Surroundings, *options: str) -> list[str]:
-    received = around.folder / "received"
-    received.mkdir()
-    tls: list[str] = []
-    if around.tls is not None:
-        files = around.tls
-        tls = ["+tls", str(files.key), str(files.certificate), "+cf", str(files.authority)]
-    return ["storescp", "-aet", "STORESCP", "-od", str(received), *options, *tls,
-            str(around.port)]  # fmt: skip
-
-
-def _storescp_best(around: Surroundings) -> list[str]:
-    return _storescp(around, "--fork", "+B", "-pdu", str(DCMTK_LONGEST_PDU))
-
-
-def _orthanc(around: Surroundings, **options: object) -> list[str]:
-    storage = str(around.folder / "storage")
-    configuration: dict[str, object] = {
-        "StorageDirectory": storage,
-        "IndexDirectory": storage,
-        "DicomPort": around.port,
-        "DicomAet": "ORTHANC",
-        "HttpPort": free_port(),
-        "RemoteAccessAllowed": False,
-        **options,
-    }
-    if around.tls is not None:
-        configuration |= {
-            "DicomTlsEnabled": True,
-            "DicomTlsCertificate": str(around.tls.certificate),
-            "DicomTlsPrivateKey": str(around.tls.key),
-            "DicomTlsTrustedCertificates": str(around.tls.authority),
-        }
-    path = around.folder / "orthanc.json"
-    path.write_text(json.dumps(configuration))
-    return ["Orthanc", str(path)]
-
-
-def _orthanc_tuned(around: Surroundings) -> list[str]:
-    return _orthanc(
-        around,
-        StorageCompression=False,
-        SyncStorageArea=around.sync is Sync.DURABLE,
-        StoreMD5ForAttachments=False,
-        OverwriteInstances=False,
-        MaximumPduLength=DCMTK_LONGEST_PDU,
-        DicomThreadsCount=16,
-        SaveJobs=False,
-    )
-
-
-def _ours_in_python(module: str, around: Surroundings, *arguments: str) -> list[str]:
-    tls: list[str] = []
-    if around.tls is not None:
-        tls = [
-            *("--tls-certificate", str(around.tls.certificate)),
-            *("--tls-key", str(around.tls.key)),
-            *("--tls-authority", str(around.tls.authority)),
-        ]
-    return [sys.executable, "-m", f"bench.{module}", *arguments, *tls]
-
-
-def _pynetdicom(way: str) -> Callable[[Surroundings], list[str]]:
-    def command(around: Surroundings) -> list[str]:
-        received = around.folder / "received"
-        received.mkdir()
-        return _ours_in_python("pynetdicom_scp", around, way, str(around.port), str(received))
-
-    return command
-
-
-def _sink(files: int) -> Callable[[Surroundings], list[str]]:
-    def command(around: Surroundings) -> list[str]:
-        unsynced = ["--unsynced"] if around.sync is Sync.NONE else []
-        arguments = (str(around.port), str(around.folder), "--files", str(files), *unsynced)
-        return _ours_in_python("dicom_sink", around, *arguments)
-
-    return command
-
-
-KINDS: Final = {
-    "us": Kind(words="limner listen", ae_title="LIMNER", command=_limner, rows=True),
-    "storescp": Kind(
-        words="storescp as it comes", ae_title="STORESCP", command=_storescp, share=1 / 16
-    ),
-    "storescp-best": Kind(
-        words="storescp --fork +B -pdu 131072, TCP_NODELAY=1",
-        ae_title="STORESCP",
-        command=_storescp_best,
-        nodelay=True,
-        forks=True,
-    ),
-    "orthanc": Kind(words="Orthanc as it comes", ae_title="ORTHANC", command=_orthanc,
-                    share=1 / 16),
-    "orthanc-tuned": Kind(
-        words="Orthanc without MD5 (and without sync where nobody syncs), TCP_NODELAY=1",
-        ae_title="ORTHANC",
-        command=_orthanc_tuned,
-        share=1 / 2,
-        nodelay=True,
-    ),
-    "pynetdicom": Kind(
-        words="pynetdicom, dataset.save_as",
-        ae_title="PYNETDICOM",
-        command=_pynetdicom("naive"),
-        share=1 / 4,
-    ),
-    "pynetdicom-tuned": Kind(
-        words="pynetdicom, encoded bytes, one recv per PDU, TCP_NODELAY",
-        ae_title="PYNETDICOM",
-        command=_pynetdicom("tuned"),
-        share=1 / 4,
-    ),
-    "sink": Kind(words="read, pwrite, fdatasync, answer; one file", ae_title="SINK",
-                 command=_sink(1)),
-    "sink-files": Kind(words="the same with 8 files", ae_title="SINK", command=_sink(8)),
-}  # fmt: skip
-"""Every receiver by its name."""

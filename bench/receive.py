@@ -32,9 +32,10 @@ from typing import Any, Final
 from bench import receive_modes
 from bench.dicom_client import Sending, TlsFiles
 from bench.dicom_objects import Kind
-from bench.dicom_servers import KINDS, NotStartedError, Server, Sync, make_tls_files, start
+from bench.dicom_servers import Server, make_tls_files, start
 from bench.receive_load import Load, measure
 from bench.receive_report import Cell, report
+from bench.receivers import RECEIVERS, NotStartedError, Sync
 
 _TMPFS: Final = Path("/dev/shm")  # noqa: S108  tmpfs is what is wanted
 _SERVERS: Final = {
@@ -70,7 +71,7 @@ def main() -> None:
     else:
         cells = [cell for sync in wanted.sync for cell in _measure_table(wanted, sync)]
         data, text = [asdict(cell) for cell in cells], report(cells)
-    text = f"{_surroundings()}\n\n{text}"
+    text = f"{_surroundings()}\n\n{text.strip()}\n\n{_legend(data)}"
     print(text)
     if wanted.json:
         whole = {"schema": 1, "mode": mode or "table", "measured": data}
@@ -119,7 +120,7 @@ def _rounds(
 
 
 def _instances(count: int, kind: Kind, associations: int, server: Server) -> int:
-    each = max(2, round(count * _FACTORS[kind] * server.kind.share / associations))
+    each = max(2, round(count * _FACTORS[kind] * server.receiver.share / associations))
     return associations * (1 if kind is Kind.US else each)
 
 
@@ -243,6 +244,11 @@ def _surroundings() -> str:
     )
 
 
+def _legend(data: Sequence[dict[str, Any]]) -> str:
+    names = dict.fromkeys(str(one["server"]).removesuffix(_TLS_MARK) for one in data)
+    return "\n".join(f"- {name}: {RECEIVERS[name].words}" for name in names)
+
+
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -258,7 +264,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sync", type=_several(Sync), help="none,durable; with --tls none")
     parser.add_argument("--cases", type=_several(Kind), default=[Kind.CT, Kind.MR], help="ct,mr,us")
     parser.add_argument("--associations", type=_several(int), default=[1, 4, 8])
-    parser.add_argument("--servers", type=_several(_server), help=", ".join(KINDS))
+    parser.add_argument("--servers", type=_several(_server), help=", ".join(RECEIVERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=320, help="CT per server and round")
     parser.add_argument("--pdu", type=int, default=131_072, help="longest PDU of the client")
@@ -287,7 +293,7 @@ def _several(one: Any) -> Any:
 
 
 def _server(name: str) -> str:
-    if name not in KINDS:
+    if name not in RECEIVERS:
         raise ValueError(name)
     return name
 

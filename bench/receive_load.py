@@ -98,24 +98,24 @@ def measure(server: Server, load: Load) -> Measured:
 
 
 def _measured(server: Server, clients: Sequence[subprocess.Popen[bytes]]) -> Measured:
-    listed = server.counted()[0] if server.kind.rows else 0
+    listed = server.counted()[0] if server.receiver.rows else 0
     before = process_tree.memory(server.pid)
     process_tree.forget_peak(server.pid)
     cpu = process_tree.cpu_ms(server.pid)
     # A server that serves one association at a time must see a release to go on; one that has a
     # process for each is looked at before they end.
-    at_once = b"\n" if server.kind.forks else b"\n\n"
+    at_once = b"\n" if server.receiver.forks else b"\n\n"
     for client in clients:
         _tell(client, at_once)
     sent: list[dict[str, Any]] = [json.loads(_line(client)) for client in clients]
     peak = process_tree.peak_memory(server.pid)
     answered = sum(one["statuses"].get("0", 0) for one in sent)
     failure = _failure(sent)
-    rows = _wait_for_rows(server, listed + answered) if server.kind.rows else None
+    rows = _wait_for_rows(server, listed + answered) if server.receiver.rows else None
     for client in clients:
         _tell(client, b"\n")
         client.wait()
-    if server.kind.rows:
+    if server.receiver.rows:
         peak = process_tree.peak_memory(server.pid)
         failure = failure or ("" if rows else f"rows are missing after {ROWS_WITHIN_S:.0f} s")
     else:
@@ -153,7 +153,7 @@ def _measured(server: Server, clients: Sequence[subprocess.Popen[bytes]]) -> Mea
 
 
 def client_options(target: Target) -> list[str]:
-    """Return the command-line options of `bench.dicom_client` for a target."""
+    """Return the command-line options of `bench.dicom_send` for a target."""
     tls: Sequence[str] = ()
     if target.tls is not None:
         tls = (
@@ -168,7 +168,7 @@ def _client(target: Target, load: Load, number: int) -> subprocess.Popen[bytes]:
     share = load.instances // load.associations + (number < load.instances % load.associations)
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "bench.dicom_client", *client_options(target)),
+            *(sys.executable, "-m", "bench.dicom_send", *client_options(target)),
             *("--object", load.kind, "--count", str(share), "--pdu", str(load.max_pdu_bytes)),
             *("--sending", load.sending, "--staged"),
         ],

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Final
 
 from bench.dicom_objects import Kind
-from bench.dicom_servers import Sync
 from bench.receive_load import Measured
+from bench.receivers import Sync
 
 OURS: Final = "us"
 

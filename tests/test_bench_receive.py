@@ -15,9 +15,9 @@ from pynetdicom import AE, evt
 
 from bench.dicom_client import Sending, Sent, Target, associate, send_instances
 from bench.dicom_objects import DicomObject, Kind, make_object
-from bench.dicom_servers import Sync
 from bench.receive_load import Measured
 from bench.receive_report import Cell, ratio
+from bench.receivers import Sync
 
 SMALL = make_object(Kind.SMALL, random.Random(3))
 FRAMES = replace(SMALL, block=random.Random(4).randbytes(9_000), repeats=5)
