@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Final
 
 POINTS: Final = (
-    "receive.before-sync",  # listener: bytes written, not yet synced, no answer sent
-    "receive.after-rows",  # listener: durable and in the rows, not yet answered
+    "receive.before-sync",  # wire: an instance is complete, nothing of it written, no answer sent
+    "receive.after-sync",  # wire: durable, the keeper not yet told, no answer sent
+    "index.before-commit",  # listener: rows are about to be committed
+    "index.after-commit",  # listener: rows are committed
     "settle.before-commit",  # scheduler: a revision is about to be committed
     "decide.before-commit",  # scheduler: decisions and jobs are about to be committed
     "claim.after",  # segment worker: holds a lease, has read nothing

@@ -27,6 +27,7 @@ MAY: Final = ("echo", "store", "find", "move", "commit")
 TAKES: Final = ("SEG",)
 """Result kinds that a peer can be sent; grows with what `results` writes."""
 PROOFS: Final = ("commitment", "lookup", "none")
+ON_CONFLICT: Final = ("first", "last", "hold")
 OPERATORS: Final = (
     "equals",
     "not",
@@ -72,6 +73,8 @@ class Peer:
         takes: Result kinds that we send to it, of `TAKES`.
         proof: How a delivery to it ends: storage commitment, a C-FIND look-up, or its answer.
         addresses: IP networks it may call from; empty for any.
+        certificates: Names of which its TLS certificate must have one; empty for any.
+        tls: Whether it must call over TLS.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Peer:
     takes: tuple[str, ...]
     proof: str
     addresses: tuple[str, ...]
+    certificates: tuple[str, ...] = ()
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +113,54 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """[storage]: where rows and bytes are kept."""
+    """[storage]: where rows and bytes are kept.
+
+    Attributes:
+        journal_mb: Size of one segment of the journal that received instances go to.
+        journal_ahead: Segments that are kept ready, written full of zeros.
+        on_conflict: Which bytes count when other ones come under a known SOP Instance UID.
+    """
 
     database_url: str
     objects: Path
     reserve_mb: int
+    journal_mb: int
+    journal_ahead: int
+    on_conflict: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """[listener]: the DICOM SCP that peers call."""
+    """[listener]: the DICOM SCP that peers call.
+
+    Attributes:
+        processes: Processes that accept on the port.
+        max_per_address: Associations open at once from one IP address; 0 is no limit.
+        idle_s: An association without a message for so long is ended.
+        open: Takes anybody's instances; for development alone.
+        sop_classes: Storage SOP classes that are taken; empty for all of the Standard.
+        transfer_syntaxes: Transfer syntaxes that are taken; empty for all but deflated.
+        tls_port: Where DICOM over TLS is served; 0 for nowhere.
+        tls_cert_file: PEM file of our certificate, with its chain; likewise its key.
+        tls_ca_file: PEM file of the authorities that sign the certificates of peers.
+    """
 
     host: str
     port: int
     ae_title: str
+    processes: int
     max_associations: int
+    max_per_address: int
     max_pdu: int
+    idle_s: float
     accept_unknown_classes: bool
+    open: bool
+    sop_classes: tuple[str, ...]
+    transfer_syntaxes: tuple[str, ...]
+    tls_port: int
+    tls_cert_file: Path | None
+    tls_key_file: Path | None
+    tls_ca_file: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +263,7 @@ def parse_settings(text: str, *, path: Path) -> Settings:
         path=path,
         node=node,
         storage=_storage(document.table("storage"), base, node.data),
-        listener=_listener(document.table("listener")),
+        listener=_listener(document.table("listener"), base),
         worker=_worker(document.table("worker"), base),
         delivery=_delivery(document.table("delivery")),
         web=_web(document.table("web")),
@@ -317,6 +353,9 @@ def _storage(table: Table, base: Path, data: Path) -> StorageSettings:
         database_url=database,
         objects=base / objects if objects else data / "objects",
         reserve_mb=table.integer("reserve_mb", 0, 10_000_000, 2_000),
+        journal_mb=table.integer("journal_mb", 4, 16_384, 128),
+        journal_ahead=table.integer("journal_ahead", 0, 64, 2),
+        on_conflict=table.choice("on_conflict", ON_CONFLICT, "first"),
     )
     table.finish()
     return settings
@@ -339,17 +378,46 @@ def _with_password(table: Table, url: str, base: Path, password_file: str) -> st
     return url.replace("@", f":{quote(password, safe='')}@", 1) if password else url
 
 
-def _listener(table: Table) -> ListenerSettings:
+def _listener(table: Table, base: Path) -> ListenerSettings:
     settings = ListenerSettings(
         host=table.string("host", "0.0.0.0"),  # noqa: S104  peers are checked by AE title and address
         port=table.integer("port", 1, 65_535, 11_112),
         ae_title=_ae_title(table, "ae_title", "LIMNER"),
+        processes=table.integer("processes", 1, 32, 1),
         max_associations=table.integer("max_associations", 1, 500, 50),
+        max_per_address=table.integer("max_per_address", 0, 500, 0),
         max_pdu=table.integer("max_pdu", 4_096, 1 << 20, 131_072),
+        idle_s=table.number("idle_s", 1, 86_400, 120),
         accept_unknown_classes=table.flag("accept_unknown_classes", default=False),
+        open=table.flag("open", default=False),
+        sop_classes=_uids(table, "sop_classes"),
+        transfer_syntaxes=_uids(table, "transfer_syntaxes"),
+        tls_port=table.integer("tls_port", 0, 65_535, 0),
+        tls_cert_file=_file(table, "tls_cert_file", base),
+        tls_key_file=_file(table, "tls_key_file", base),
+        tls_ca_file=_file(table, "tls_ca_file", base),
     )
+    if settings.tls_port:
+        files = (settings.tls_cert_file, settings.tls_key_file, settings.tls_ca_file)
+        if not all(files):
+            table.note("tls_port", "wants tls_cert_file, tls_key_file and tls_ca_file")
+        if settings.tls_port == settings.port:
+            table.note("tls_port", "must be another port than port")
     table.finish()
     return settings
+
+
+def _uids(table: Table, key: str) -> tuple[str, ...]:
+    uids = table.strings(key, [])
+    for uid in uids:
+        if not uid or uid.strip("0123456789."):
+            table.note(key, f"'{uid}' is not a UID")
+    return uids
+
+
+def _file(table: Table, key: str, base: Path) -> Path | None:
+    text = table.string(key, "")
+    return base / text if text else None
 
 
 def _worker(table: Table, base: Path) -> WorkerSettings:
@@ -400,7 +468,11 @@ def _peers(tables: Sequence[Table]) -> tuple[Peer, ...]:
             takes=takes,
             proof=table.choice("proof", PROOFS, "commitment"),
             addresses=table.strings("addresses", []),
+            certificates=table.strings("certificates", []),
+            tls=table.flag("tls", default=False),
         )
+        if peer.certificates and not peer.tls:
+            table.note("certificates", "are looked at only with tls = true")
         if takes and not (peer.host and peer.port):
             table.note("takes", "we can send to this peer only with its host and port")
         for address in peer.addresses:

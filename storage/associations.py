@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all
@@ -139,6 +139,36 @@ def close_association(
         )
     )
     return db.execute(statement).rowcount == 1
+
+
+def close_lost(db: Connection, reason: str, tokens: Collection[str] | None = None) -> int:
+    """Record that associations ended with the process that served them; return how many.
+
+    What they brought is counted from the rows of their instances.
+
+    Args:
+        db: A writing transaction.
+        reason: Sentence for a person.
+        tokens: Of the associations; None for all that are open.
+    """
+    brought = select(func.count()).where(Instance.association_id == Association.id)
+    size = select(func.coalesce(func.sum(Instance.length), 0)).where(
+        Instance.association_id == Association.id
+    )
+    statement = (
+        update(Association)
+        .where(Association.outcome == AssociationOutcome.OPEN)
+        .values(
+            outcome=AssociationOutcome.LOST,
+            ended_ms=now_ms(db),
+            instances=brought.scalar_subquery(),
+            bytes=size.scalar_subquery(),
+            reason=reason,
+        )
+    )
+    if tokens is not None:
+        statement = statement.where(Association.token.in_(tokens))
+    return db.execute(statement).rowcount
 
 
 def list_associations(

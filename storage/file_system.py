@@ -1,12 +1,13 @@
-"""Which file system a folder lies on; SQLite must not lie on a network one.
+"""Which file system a folder lies on, and how its names are made durable.
 
-SQLite's write-ahead log needs shared memory and locks that NFS and SMB do not give: two processes
-would damage the file without any error.
+SQLite must not lie on a network file system: its write-ahead log needs shared memory and locks
+that NFS and SMB do not give, and two processes would damage the file without any error.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,9 @@ NETWORK_TYPES: Final[dict[int, str]] = {
     0x0BD00BD0: "Lustre",
 }
 """`f_type` of statfs(2) by the name people know (linux/magic.h)."""
+
+_KEEP_SIZE: Final = 1  # linux/falloc.h
+_PUNCH_HOLE: Final = 2
 
 _STATFS_BYTES: Final = 512
 """More than `struct statfs` has on any Linux (120 bytes on x86-64); `f_type` is its first word."""
@@ -62,3 +66,30 @@ def refuse_network(path: Path, type_number: int) -> None:
             where=str(path),
             remedy="Put it on a local disk, or use PostgreSQL (storage.database_url).",
         )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: files made, renamed or removed there.
+
+    Raises:
+        OSError: The disk did not confirm it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Free the blocks of a part of a file, which reads as zeros afterwards (fallocate(2)).
+
+    Raises:
+        OSError: The file system cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    mode = _PUNCH_HOLE | _KEEP_SIZE
+    if libc.fallocate(descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length)) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EOPNOTSUPP:  # then the space comes back with the whole segment
+            raise OSError(number, os.strerror(number))

@@ -17,15 +17,21 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from storage.errors import StorageError, StorageFailed, StorageFull
+from storage.file_system import punch_hole, sync_folder
 
 Kind = Literal["instances", "results", "pictures"]
+
+SEGMENTS: Final = "segments"
+"""Folder of the journal (see `segments`), whose files hold many objects each."""
+
+_BLOCK: Final = 4096
 
 _CHECK_EVERY_BYTES: Final = 16 * 1024 * 1024
 """How much may be written between two looks at the free space, when the size is not known."""
@@ -65,6 +71,21 @@ class ObjectStore:
         except OSError as error:
             raise _failed("folder-not-made", "The folder cannot be made", folder, error) from error
 
+    def begin(self, *, kind: Kind) -> ObjectWriter:
+        """Begin an object whose bytes come in parts.
+
+        Raises:
+            StorageFull: Less is free than the reserve.
+            StorageFailed: The disk did not take it.
+        """
+        target = self._new_target(kind)
+        try:
+            self._make_folder(target.parent)
+            self._check_room(target, 0)
+            return ObjectWriter(self, target)
+        except OSError as error:
+            raise _write_fault(target, error) from error
+
     def put(self, data: bytes | Iterable[bytes], *, kind: Kind) -> Place:
         """Store bytes; they survive a power cut once this returns.
 
@@ -77,14 +98,13 @@ class ObjectStore:
             StorageFailed: The disk did not take them. Nothing is left behind in either case.
         """
         chunks: Iterable[bytes] = (data,) if isinstance(data, bytes | bytearray) else data
-        name = uuid.uuid4().hex
-        target = self.folder / kind / name[:2] / f"{name}.obj"
+        target = self._new_target(kind)
         part = target.with_suffix(".part")
         try:
             self._make_folder(target.parent)
             length = self._write(part, chunks)
             part.rename(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except BaseException as error:
             with suppress(OSError):  # the first error is the one to report; `sweep` comes later
                 part.unlink(missing_ok=True)
@@ -92,7 +112,7 @@ class ObjectStore:
             if isinstance(error, OSError):
                 raise _write_fault(target, error) from error
             raise
-        return Place(name=f"{kind}/{name[:2]}/{target.name}", offset=0, length=length)
+        return self._place(target, length)
 
     def path(self, place: Place) -> Path:
         """Return the local file that holds `place`.
@@ -132,15 +152,44 @@ class ObjectStore:
             )
         return data
 
+    def read_parts(self, place: Place, size: int) -> Iterator[bytes]:
+        """Yield the bytes of `place` in parts of `size`, the last one shorter.
+
+        Raises:
+            StorageFailed: As for `read`, after some parts perhaps.
+        """
+        path = self.path(place)
+        left = place.length
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(place.offset)
+                while left and (part := file.read(min(size, left))):
+                    left -= len(part)
+                    yield part
+        except OSError as error:
+            raise _failed("object-unreadable", "The object cannot be read", path, error) from error
+        if left:
+            raise StorageFailed(
+                "object-short",
+                f"The object lacks {left} of {place.length} bytes.",
+                where=str(path),
+                remedy="Restore it from a backup, or have the sender send the study again.",
+            )
+
     def delete(self, place: Place) -> None:
-        """Remove the object that holds `place`; one that is gone already is no error.
+        """Remove the bytes of `place`; an object that is gone already is no error.
+
+        Of a segment of the journal only this part goes: the others lie in it too.
 
         Raises:
             StorageFailed: The disk did not allow it.
         """
         path = self.path(place)
         try:
-            path.unlink(missing_ok=True)
+            if place.name.startswith(f"{SEGMENTS}/"):
+                _punch(path, place)
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise _failed(
                 "object-not-deleted", "The object cannot be deleted", path, error
@@ -166,6 +215,13 @@ class ObjectStore:
     def free_bytes(self) -> int:
         """Return what `put` may still use: free space less the reserve, never below 0."""
         return max(0, shutil.disk_usage(self.folder).free - self._reserve_bytes)
+
+    def _new_target(self, kind: Kind) -> Path:
+        name = uuid.uuid4().hex
+        return self.folder / kind / name[:2] / f"{name}.obj"
+
+    def _place(self, target: Path, length: int) -> Place:
+        return Place(name=target.relative_to(self.folder).as_posix(), offset=0, length=length)
 
     def _write(self, part: Path, chunks: Iterable[bytes]) -> int:
         length = 0
@@ -199,22 +255,80 @@ class ObjectStore:
             return
         for new in (folder.parent, folder):
             new.mkdir(exist_ok=True)
-            _sync_folder(new.parent)
+            sync_folder(new.parent)
         self._synced.add(folder)
+
+
+class ObjectWriter:
+    """An object that is being written. It exists once `finish` has returned, and not before."""
+
+    def __init__(self, store: ObjectStore, target: Path) -> None:
+        """Open the part; only `ObjectStore.begin` calls this."""
+        self._store = store
+        self._target = target
+        self.part = target.with_suffix(".part")
+        """The file that holds what was written so far."""
+        self.length = 0
+        self._checked = 0
+        self._file = self.part.open("xb", buffering=0)
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Add bytes.
+
+        Raises:
+            StorageFull: Less would be free than the reserve, or the disk is full.
+            StorageFailed: The disk did not take them.
+        """
+        size = sum(map(len, pieces))
+        try:
+            if self.length + size - self._checked >= _CHECK_EVERY_BYTES:
+                self._store._check_room(self.part, size)
+                self._checked = self.length + size
+            if os.writev(self._file.fileno(), pieces) < size:
+                self._file.truncate(self.length)
+                self._file.seek(self.length)
+                _write_all(self._file.fileno(), b"".join(pieces))
+        except OSError as error:
+            raise _write_fault(self._target, error) from error
+        self.length += size
+
+    def finish(self) -> Place:
+        """Make the object durable and give it its name; it survives a power cut from here on.
+
+        Raises:
+            StorageFailed: The disk did not confirm it. Nothing is left behind.
+        """
+        try:
+            os.fdatasync(self._file.fileno())
+            self._file.close()
+            self.part.rename(self._target)
+            sync_folder(self._target.parent)
+        except OSError as error:
+            self.abandon()
+            raise _write_fault(self._target, error) from error
+        return self._store._place(self._target, self.length)
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        with suppress(OSError):  # `sweep` comes later
+            self.part.unlink(missing_ok=True)
+            self._target.unlink(missing_ok=True)
+
+
+def _punch(path: Path, place: Place) -> None:
+    """Give the disk back the whole blocks inside a place."""
+    first = -(-place.offset // _BLOCK) * _BLOCK
+    last = (place.offset + place.length) // _BLOCK * _BLOCK
+    if last > first:
+        with path.open("r+b", buffering=0) as file:
+            punch_hole(file.fileno(), first, last - first)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_fault(path: Path, error: OSError) -> StorageError:

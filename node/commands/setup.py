@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from node.commands.context import config_option, json_option, print_json
-from node.dicom.header import ROUTING
 from node.dicom.scu import Target, echo
+from node.dicom.values import ROUTING
 from node.errors import LimnerError, setup_error
 from node.models.card import Card, find_cards
 from node.settings import Settings, bundled_config, load_settings

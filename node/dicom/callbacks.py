@@ -1,7 +1,4 @@
-"""What an acceptor of associations asks and tells, as values and callables.
-
-The values carry no pynetdicom type, so the acceptor under them can be replaced.
-"""
+"""What an acceptor inside one process asks and tells, as values and callables."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from node.dicom.admission import Admission, Caller, Rejection
-from node.dicom.statuses import SUCCESS
+from node.dicom.wire.admission import Admission, Caller, Rejection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,14 +14,12 @@ class Incoming:
     """One C-STORE request.
 
     Attributes:
-        association: What `on_association` returned for the association it came over.
         abstract_syntax: Of the presentation context; `sop_class` is what the command set says.
         dataset: The data set's bytes as they came.
     """
 
     caller: Caller
     peer: str
-    association: int | None
     abstract_syntax: str
     sop_class: str
     sop_uid: str
@@ -40,7 +34,7 @@ class SopReference(NamedTuple):
     sop_uid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CommitRequest:
     """One N-ACTION: a peer asks us to commit ourselves to keep instances."""
 
@@ -74,13 +68,12 @@ class Ended:
 
     caller: Caller
     peer: str
-    association: int | None
     outcome: str
     stored: int
     refused: int
 
 
-def _no_association(_caller: Caller, _admission: Admission) -> int | None:
+def _no_association(_caller: Caller, _admission: Admission) -> None:
     return None
 
 
@@ -88,12 +81,12 @@ def _no_rejection(_caller: Caller, _rejection: Rejection) -> None:
     return None
 
 
-def _no_end(_ended: Ended) -> None:
+def _no_echo(_caller: Caller) -> None:
     return None
 
 
-def _echo(_caller: Caller) -> int:
-    return SUCCESS
+def _no_end(_ended: Ended) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +95,7 @@ class Callbacks:
 
     Attributes:
         admit: Whether a caller may associate, and for what.
-        on_association: Called for each admitted association; its return value comes back with
-            each `Incoming` and `Ended`.
+        on_association: Called for each admitted association.
         on_rejected: Called for each association that was rejected.
         on_store: Returns (status, comment) once the instance is kept or refused.
         on_commit_request: The N-ACTION is answered with success when it returns. The report is
@@ -113,29 +105,10 @@ class Callbacks:
     """
 
     admit: Callable[[Caller], Admission | Rejection]
-    on_association: Callable[[Caller, Admission], int | None] = _no_association
+    on_association: Callable[[Caller, Admission], None] = _no_association
     on_rejected: Callable[[Caller, Rejection], None] = _no_rejection
-    on_echo: Callable[[Caller], int] = _echo
+    on_echo: Callable[[Caller], None] = _no_echo
     on_store: Callable[[Incoming], tuple[int, str]] | None = None
     on_commit_request: Callable[[Caller, CommitRequest], None] | None = None
     on_commit_report: Callable[[Caller, CommitReport], int] | None = None
     on_end: Callable[[Ended], None] = _no_end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds on what peers may hold.
-
-    Attributes:
-        max_associations: Open at once; one more is rejected as a passing condition.
-        max_pdu: P-DATA length that is announced; a longer PDU ends the association.
-        request_s: From the connection to its complete association request.
-        idle_s: Without a message on an open association.
-        stall_s: For one read or write on the socket.
-    """
-
-    max_associations: int = 50
-    max_pdu: int = 131_072
-    request_s: float = 10.0
-    idle_s: float = 120.0
-    stall_s: float = 30.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from node.dicom.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from node.dicom.values import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from node.dicom.walk import (
     ITEM,
     ITEM_END,

@@ -1,35 +1,41 @@
-"""The listener: what peers send becomes durable instances and rows, and each answer is kept.
+"""The listener's keeper: configuration, wires, books. What peers send becomes durable, then rows.
 
-It wires admission, intake and the ledger to the acceptor. It imports no torch and starts in a
-fraction of a second. `run_listener` returns when `stop` is set, after requests in progress have
-been answered.
+    keeper (this process)  -- configuration -->  wire (connections, journal)
+                           <-- what landed --
+
+It imports no torch. `run_listener` returns when `stop` is set, after requests in progress have
+been answered, or when a successor has taken the port over and the last association has ended.
 """
 
 from __future__ import annotations
 
+import base64
+import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from node import faultpoints
-from node.dicom.admission import Admission, Caller, Rejection, judge_caller
-from node.dicom.adoption import adopt
-from node.dicom.callbacks import CommitReport, Ended, Incoming
-from node.dicom.intake import receive
-from node.dicom.scp import Callbacks, Limits, start_scp
-from node.dicom.statuses import PROCESSING_FAILURE, SUCCESS
-from node.errors import setup_error
-from node.settings import Settings
-from storage.associations import AssociationOutcome, close_association, open_association
+from node.dicom.admitting import first_message, rules_of
+from node.dicom.books import Books
+from node.dicom.messages import Request, act
+from node.dicom.statuses import PROCESSING_FAILURE
+from node.dicom.wire.acceptor import listening_socket
+from node.dicom.wire.link import Message
+from node.dicom.wires import Wire, Wires
+from node.errors import LimnerError, setup_error
+from node.settings import Settings, load_settings
+from storage.associations import close_lost
 from storage.database import Engine, writing
-from storage.deliveries import answer_commitment
 from storage.errors import StorageError
 from storage.objects import ObjectStore
-from storage.peers import heard
+from storage.segments import count_prepared, free_bytes, prepare_segment, sweep_prepared
 
-ADOPT_EVERY_S: Final = 3600.0
+LOOK_EVERY_S: Final = 1.0
+"""How often the configuration files, and the segments kept ready, are looked at."""
 
 log = structlog.get_logger("dicom")
 
@@ -52,158 +58,225 @@ def run_listener(
         on_ready: Called once with the port when peers can connect.
 
     Raises:
-        SetupError: The address cannot be bound.
+        SetupError: An address cannot be bound.
     """
-    swept = store.sweep()
-    if swept:
-        log.info("parts-swept", count=swept)
-    ledger = _Ledger(settings, engine, store)
-    wanted = settings.listener
+    keeper = _Keeper(settings, engine, store, stop)
     try:
-        scp = start_scp(
-            host=wanted.host,
-            port=wanted.port,
-            ae_title=wanted.ae_title,
-            callbacks=Callbacks(
-                admit=ledger.admit,
-                on_association=ledger.opened,
-                on_rejected=ledger.rejected,
-                on_store=ledger.store_instance,
-                on_commit_report=ledger.commitment_answered,
-                on_end=ledger.ended,
-            ),
-            limits=Limits(max_associations=wanted.max_associations, max_pdu=wanted.max_pdu),
-            accept_unknown_classes=wanted.accept_unknown_classes,
-        )
-    except OSError as error:
-        raise setup_error(
-            "listener-address",
-            f"The listener cannot take its address: {error.strerror or error}.",
-            where=f"[listener] {wanted.host}:{wanted.port}",
-            remedy="Another program may hold the port; choose another, or end that program.",
-        ) from error
-    try:
-        log.info("listening", host=wanted.host, port=scp.port, ae_title=wanted.ae_title)
+        keeper.start()
         if on_ready is not None:
-            on_ready(scp.port)
-        senders = {peer.ae_title: peer.name for peer in settings.peers if peer.may}
-        while True:
-            adopt(engine, store, senders=senders, stop=stop)
-            if stop.wait(ADOPT_EVERY_S):
-                break
+            on_ready(keeper.port)
+        keeper.watch()
     finally:
-        scp.stop()
+        keeper.end()
         log.info("listener-stopped")
 
 
-class _Ledger:
-    """What the acceptor's callbacks do with settings, database and store."""
+class _Keeper:
+    """The parts of one listener."""
 
-    def __init__(self, settings: Settings, engine: Engine, store: ObjectStore) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, store: ObjectStore, stop: threading.Event
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._store = store
-
-    def admit(self, caller: Caller) -> Admission | Rejection:
-        return judge_caller(
-            caller, ae_title=self._settings.listener.ae_title, peers=self._settings.peers
+        self._stop = stop
+        self._stamps = _stamps(settings)
+        self._books = Books(engine, store, settings.node.name)
+        self._acting = ThreadPoolExecutor(2, thread_name_prefix="dicom-act")
+        self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
+        self._sockets = _sockets(settings)
+        self._resume: list[tuple[str, int]] = []
+        self._wires = Wires(
+            self._sockets, first_message=self._first_message, heard=self._heard, died=self._died
         )
+        self.port = int(self._sockets[0].getsockname()[1])
 
-    def opened(self, caller: Caller, admission: Admission) -> int | None:
-        """Note the association; without a database it goes on, so that C-ECHO still answers."""
+    def start(self) -> None:
+        """Index what is on disk, then let peers connect."""
+        swept = self._store.sweep() + sweep_prepared(self._store.folder, self._settings.node.name)
+        if swept:
+            log.info("parts-swept", count=swept)
+        self._catch_up()
+        self._books.start()
+        wanted = self._settings.listener
+        if wanted.open:
+            log.warning("listener-open-to-all", remedy="Set [listener] open = false.")
+        if not self._wires.start(wanted.processes):
+            log.warning("wires-not-ready")
+        self._preparing.start()
+        log.info("listening", host=wanted.host, port=self.port, ae_title=wanted.ae_title)
+
+    def watch(self) -> None:
+        """Take up changes of the configuration until the end."""
+        while not self._stop.wait(LOOK_EVERY_S):
+            stamps = _stamps(self._settings)
+            if stamps != self._stamps:
+                self._stamps = stamps
+                self._reload()
+
+    def end(self) -> None:
+        """End wires, then books; everything that was answered for is in the rows or on disk."""
+        self._stop.set()
+        self._wires.stop()
+        self._acting.shutdown()
+        self._books.stop()
+        for sock in self._sockets:
+            sock.close()
+        if self._preparing.is_alive():
+            self._preparing.join(10)
+
+    def _catch_up(self) -> None:
+        """Bring the rows up to what is on disk; without a database that is left for later."""
         try:
             with writing(self._engine) as db:
-                heard(db, admission.peer)
-                return open_association(
-                    db,
-                    calling_ae=caller.calling_ae,
-                    called_ae=caller.called_ae,
-                    address=caller.address,
-                    peer=admission.peer,
-                )
+                lost = close_lost(db, "The listener ended first; what was answered is kept.")
+            if lost:
+                log.info("associations-lost", count=lost)
+            ends = self._books.catch_up()
         except StorageError as error:
-            log.warning("association-not-noted", code=error.code, peer=admission.peer)
-            return None
+            log.warning("journal-not-indexed", code=error.code, what=error.what)
+            return
+        roomy = sorted(ends.items(), reverse=True)[: self._settings.listener.processes]
+        self._resume = [(name, at) for name, at in roomy]
+        self._books.seal([name for name in ends if name not in dict(self._resume)])
 
-    def rejected(self, caller: Caller, rejection: Rejection) -> None:
-        log.warning(
-            "association-rejected",
-            calling_ae=caller.calling_ae,
-            address=caller.address,
-            reason=rejection.reason,
-        )
-        try:
-            with writing(self._engine) as db:
-                association = open_association(
-                    db,
-                    calling_ae=caller.calling_ae,
-                    called_ae=caller.called_ae,
-                    address=caller.address,
-                )
-                close_association(
-                    db, association, AssociationOutcome.REJECTED, reason=rejection.reason
-                )
-        except StorageError as error:
-            log.warning("rejection-not-noted", code=error.code)
+    def _first_message(self, _number: int) -> Message:
+        resume = self._resume.pop() if self._resume else ("", 0)
+        return first_message(self._settings, self._store.folder, resume)
 
-    def store_instance(self, incoming: Incoming) -> tuple[int, str]:
-        status, comment = receive(incoming, self._engine, self._store)
-        if status != SUCCESS:
+    def _heard(self, wire: Wire, message: Message) -> None:
+        kind = message["kind"]
+        if kind in ("opened", "landed", "finished", "ended", "rejected"):
+            self._books.tell(message)
+        elif kind == "act":
+            self._acting.submit(self._act, wire, message)
+        if kind == "log":
+            log.warning("wire", what=message["what"])
+        elif kind == "ended":
+            log.info(
+                "association-ended",
+                outcome=message["outcome"],
+                stored=message["stored"],
+                refused=message["refused"],
+            )
+        elif kind == "rejected":
+            log.warning(
+                "association-rejected",
+                calling_ae=message["calling_ae"],
+                address=message["address"],
+                reason=message["reason"],
+            )
+        elif kind == "refused":
             log.warning(
                 "instance-refused",
-                peer=incoming.peer,
-                status=f"{status:04X}",
-                comment=comment,
-                sop_uid=incoming.sop_uid[:64],
+                peer=message["peer"],
+                status=f"{message['status']:04X}",
+                comment=message["what"],
+                sop_uid=message["sop_uid"],
             )
-        return status, comment
+        elif kind == "turned-away":
+            log.info("connection-ended", address=message["address"], reason=message["reason"])
 
-    def commitment_answered(self, caller: Caller, report: CommitReport) -> int:
-        """Move the deliveries that the report is about; unknown and repeated ones move nothing."""
-        faultpoints.reached("confirm.before-rows")
-        # Two entries may share an AE title: one that we send to, one that may call us.
-        peers = [p.name for p in self._settings.peers if p.ae_title == caller.calling_ae]
+    def _act(self, wire: Wire, message: Message) -> None:
+        status, comment = PROCESSING_FAILURE, ""
+        try:
+            status, comment = act(
+                Request(
+                    calling_ae=message["calling_ae"],
+                    peer=message["peer"],
+                    services=frozenset(message["services"]),
+                    field=message["field"],
+                    sop_class=message["sop_class"],
+                    sop_uid=message["sop_uid"],
+                    syntax=message["syntax"],
+                    data=base64.b64decode(message["data"]),
+                ),
+                engine=self._engine,
+                peers=self._settings.peers,
+            )
+        except Exception:  # outermost of this thread: the peer must hear something
+            log.exception("message-failed", peer=message["peer"])
+        wire.link.answer(message, {"status": status, "comment": comment})
+
+    def _died(self, wire: Wire, ending: str) -> None:
+        """Index what a wire left, before the next one goes on in its segment."""
+        log.error("wire-died", pid=wire.process.pid, ending=ending)
         try:
             with writing(self._engine) as db:
-                moved = [
-                    row.id
-                    for peer in peers
-                    for row in answer_commitment(
-                        db, report.transaction_uid, report.committed, report.failed, peer=peer
-                    )
-                ]
-        except StorageError as error:
-            log.warning("commitment-not-noted", code=error.code, uid=report.transaction_uid)
-            return PROCESSING_FAILURE
-        log.info("commitment-answered", uid=report.transaction_uid, deliveries=moved)
-        return SUCCESS
-
-    def ended(self, ended: Ended) -> None:
-        log.info(
-            "association-ended",
-            peer=ended.peer,
-            outcome=ended.outcome,
-            stored=ended.stored,
-            refused=ended.refused,
-        )
-        if ended.association is None:
-            return
-        try:
-            with writing(self._engine) as db:
-                close_association(
+                close_lost(
                     db,
-                    ended.association,
-                    AssociationOutcome(ended.outcome),
-                    instances=ended.stored,
-                    refused=ended.refused,
-                    reason=_WORDS[ended.outcome],
+                    "The listener's process died; what was answered before is kept.",
+                    sorted(wire.tokens),
                 )
+            ends = self._books.catch_up(self._wires.segments(but=wire))
         except StorageError as error:
-            log.warning("association-end-not-noted", code=error.code)
+            log.warning("journal-not-indexed", code=error.code, what=error.what)
+            return
+        mine = sorted(name for name in ends if name in wire.segments)
+        self._resume = [(mine[-1], ends[mine[-1]])] if mine else []
+
+    def _reload(self) -> None:
+        """Take up changed peers and limits; a faulty file changes nothing."""
+        try:
+            settings = load_settings(self._settings.path)
+        except LimnerError as error:
+            log.warning("settings-not-taken", what=str(error))
+            return
+        # Addresses and folders stay: they need a restart.
+        kept = self._settings.listener
+        listener = replace(
+            settings.listener, host=kept.host, port=kept.port, tls_port=kept.tls_port
+        )
+        self._settings = replace(self._settings, listener=listener, peers=settings.peers)
+        self._wires.tell({"kind": "configure", **rules_of(self._settings)})
+        log.info("settings-taken", peers=len(settings.peers))
+
+    def _prepare(self) -> None:
+        """Keep some segments ready, as long as there is room for them."""
+        storage, owner = self._settings.storage, self._settings.node.name
+        size = storage.journal_mb * 1024 * 1024
+        reserve = storage.reserve_mb * 1024 * 1024
+        while not self._stop.is_set():
+            try:
+                if (
+                    count_prepared(self._store.folder, owner) < storage.journal_ahead
+                    and free_bytes(self._store.folder, reserve) > 2 * size
+                ):
+                    prepare_segment(self._store.folder, owner, size)
+                    continue
+            except (StorageError, OSError) as error:
+                log.warning("segment-not-prepared", what=str(error))
+            self._stop.wait(LOOK_EVERY_S)
 
 
-_WORDS: Final = {
-    "released": "",
-    "aborted": "The association was aborted; what was answered before is kept.",
-    "lost": "The connection broke; what was answered before is kept.",
-}
+def _sockets(settings: Settings) -> list[socket.socket]:
+    wanted = settings.listener
+    found: list[socket.socket] = []
+    for key, port in (("port", wanted.port), ("tls_port", wanted.tls_port)):
+        if key == "tls_port" and not port:
+            continue
+        try:
+            found.append(listening_socket(wanted.host, port))
+        except OSError as error:
+            for sock in found:
+                sock.close()
+            raise setup_error(
+                "listener-address",
+                f"The listener cannot take its address: {error.strerror or error}.",
+                where=f"[listener] {key}: {wanted.host}:{port}",
+                remedy="Another program may hold the port; choose another, or end that program.",
+            ) from error
+    return found
+
+
+def _stamps(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return what changes when the configuration files do."""
+    files = [settings.path, *sorted((settings.path.parent / "limner.d").glob("*.toml"))]
+    stamps = []
+    for file in files:
+        try:
+            stamps.append((str(file), file.stat().st_mtime_ns))
+        except OSError:
+            stamps.append((str(file), 0))
+    return tuple(stamps)

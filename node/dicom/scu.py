@@ -31,7 +31,7 @@ from node.dicom.commitment import (
 from node.dicom.requestor import Target, associated, lost
 from node.dicom.send import OutgoingFile, SendOutcome, send_instances
 from node.dicom.statuses import PROCESSING_FAILURE, SUCCESS, SendKind
-from node.dicom.storage_contexts import VERIFICATION
+from node.dicom.wire.negotiation import VERIFICATION
 from node.errors import PeerError, peer_error
 
 __all__ = [

@@ -21,10 +21,9 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from node.dicom.header import DEFLATED, IMPLICIT_LITTLE
 from node.dicom.requestor import Target, associated
 from node.dicom.statuses import SendKind, classify
-from node.dicom.storage_contexts import EXPLICIT_LITTLE
+from node.dicom.values import DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 MAX_CONTEXTS: Final = 128
 

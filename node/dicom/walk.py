@@ -11,7 +11,7 @@ Source: DICOM PS3.5 sections 7.1 (elements) and 7.5 (sequences).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,13 +33,16 @@ MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
 PIXELS: Final = 0x7FE00008
 """The first element of the pixel data group that the walk does not enter (PS3.3 C.7.6.3)."""
 
+_PIXEL_GROUP: Final = PIXELS >> 16
+_PLAIN_HEADER: Final = struct.Struct("<HH2sH").unpack_from
+
 CUT_SHORT: Final = "header-cut-short"
 UNDEFINED: Final = 0xFFFFFFFF
 ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
 
-_SHORT_VRS: Final = frozenset(
+SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN"}
     | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US", b"  "}
 )
@@ -87,35 +90,54 @@ def walk(data: memoryview, encoding: Encoding, *, whole: bool = True) -> Iterato
     Args:
         data: The data set.
         encoding: Its encoding.
-        whole: Whether `data` is the whole data set; if it is only its beginning (inflated up to
-            a limit), an element that reaches past the end ends the walk instead of failing it.
+        whole: Whether `data` is the whole data set. If it is only its beginning, and that ends
+            before the pixel data, the walk ends with the error `CUT_SHORT`.
 
     Raises:
         HeaderError: A length reaches past the end, or a limit is exceeded.
     """
     reader = Reader(data, encoding)
+    plain = encoding.explicit and encoding.little
     at, size = 0, len(data)
-    for _ in range(MAX_ELEMENTS):
+    count = iter(range(MAX_ELEMENTS))
+    for _ in count:
         if size - at < 8 and not any(data[at:]):
+            if not whole:
+                raise cut_short("The beginning ends before the pixel data.", at=at)
             return
-        try:
-            tag, start, length, is_un = reader.element(at)
-            if tag >= PIXELS:
-                return
-            end = start + length
-            if length == UNDEFINED:
-                end = reader.skip(start, is_un=is_un, depth=1)
-            if end > size:
-                raise cut_short(f"{_name(tag)} claims {length} bytes.", at=at)
-        except HeaderError as error:
-            if not whole and error.fault.code == CUT_SHORT:
-                return
-            raise
+        if plain:
+            at = yield from _plain_run(data, at, count)
+            if size - at < 8:
+                continue
+        tag, start, length, is_un = reader.element(at)
+        if tag >= PIXELS:
+            return
+        end = start + length
+        if length == UNDEFINED:
+            end = reader.skip(start, is_un=is_un, depth=1)
+        if end > size:
+            raise cut_short(f"{_name(tag)} claims {length} bytes.", at=at)
         if end > MAX_HEADER_BYTES:
             raise refuse("header-too-long", "The header exceeds 64 MiB.", at=at)
         yield tag, start, length
         at = end
     raise refuse("header-too-long", f"There are more than {MAX_ELEMENTS} elements.", at=at)
+
+
+def _plain_run(data: memoryview, at: int, count: Iterator[int]) -> Generator[Element, None, int]:
+    """Yield short explicit little endian elements from `at` on; return where something else is.
+
+    Most elements of most instances, written out: every instance pays for them.
+    """
+    size, header, short = len(data), _PLAIN_HEADER, SHORT_VRS
+    while at + 8 <= size and at <= MAX_HEADER_BYTES:
+        group, number, vr, length = header(data, at)
+        end = at + 8 + length
+        if vr not in short or group >= _PIXEL_GROUP or end > size or next(count, None) is None:
+            break
+        yield group << 16 | number, at + 8, length
+        at = end
+    return at
 
 
 class Reader:
@@ -135,7 +157,7 @@ class Reader:
         try:
             if self._explicit:
                 group, number, vr, length = self._explicit_header(self._data, at)
-                if vr in _SHORT_VRS:
+                if vr in SHORT_VRS:
                     return group << 16 | number, at + 8, length, False
                 # Delimiters have no VR; some writers put implicit elements into explicit data
                 # sets, recognised by bytes that cannot be a VR.

@@ -24,13 +24,21 @@ from typing import Final, Self
 
 from pydicom.dataset import Dataset
 
-from node.dicom.admission import TOO_MANY, Admission, Caller, Rejection, Service
 from node.dicom.callbacks import Callbacks, CommitRequest, Ended, Incoming
 from node.dicom.commitment import ALL_COMMITTED, SOME_FAILED, report_message
 from node.dicom.filemeta import FileMeta, encode_file_meta
 from node.dicom.scp import start_scp
 from node.dicom.scu import Target, report_commitment
 from node.dicom.statuses import OUT_OF_RESOURCES, SUCCESS
+from node.dicom.wire.admission import (
+    ASK_COMMITMENT,
+    ECHO,
+    STORE,
+    TOO_MANY,
+    Admission,
+    Caller,
+    Rejection,
+)
 from node.errors import LimnerError
 from node.phantom.journal import Event, Journal, read_events
 from node.phantom.orders import Commitment, Orders, read_orders
@@ -38,7 +46,7 @@ from node.phantom.relay import Relay, WireOrders
 
 AE_TITLE: Final = "PHANTOMPACS"
 _NO_SUCH_INSTANCE: Final = 0x0112
-_SERVICES: Final = frozenset({Service.ECHO, Service.STORE, Service.ASK_COMMITMENT})
+_SERVICES: Final = frozenset({ECHO, STORE, ASK_COMMITMENT})
 
 __all__ = ["Event", "PhantomPacs", "Stored", "read_events"]
 
@@ -109,7 +117,6 @@ class PhantomPacs:
         self._scp = start_scp(
             host="127.0.0.1" if on_the_wire else host,
             port=0 if on_the_wire else port,
-            ae_title=ae_title,
             callbacks=Callbacks(
                 admit=self._admit,
                 on_echo=self._echoed,
@@ -196,9 +203,8 @@ class PhantomPacs:
         self._journal.tell({"event": "association", "calling_ae": caller.calling_ae})
         return Admission(caller.calling_ae, _SERVICES)
 
-    def _echoed(self, caller: Caller) -> int:
+    def _echoed(self, caller: Caller) -> None:
         self._journal.tell({"event": "echo", "calling_ae": caller.calling_ae})
-        return SUCCESS
 
     def _ended(self, ended: Ended) -> None:
         self._journal.tell(

@@ -19,7 +19,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from node.dicom.filemeta import read_file_meta
-from node.dicom.header import HeaderError, HeaderFacts, walk_header
+from node.dicom.header import HeaderError, HeaderFacts, routing_of, walk_header
+from node.dicom.values import read_values, unpack
 from node.dicom.walk import MAX_DEPTH, MAX_ELEMENTS, MAX_NESTED
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # it reads damaged files too
@@ -56,7 +57,7 @@ def test_an_absent_or_empty_element_has_no_key_in_the_routing_header() -> None:
     dataset = made_ct()
     dataset.BodyPartExamined = ""
 
-    routing = walk_header(encoded(dataset), EXPLICIT).routing
+    routing = routing_of(read_values(encoded(dataset), EXPLICIT))
 
     assert "BodyPartExamined" not in routing
     assert "ProtocolName" not in routing

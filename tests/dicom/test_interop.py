@@ -12,7 +12,8 @@ from made_objects import made_ct
 from scu_client import send_raw, stored
 
 from node.dicom.filemeta import read_file_meta
-from node.dicom.header import HeaderError, is_uid, walk_header
+from node.dicom.header import HeaderError, walk_header
+from node.dicom.values import is_uid
 from node.dicom.storage_contexts import TRANSFER_SYNTAXES
 
 # pydicom warns about UIDs of damaged files when they are put into command sets.

@@ -1,0 +1,317 @@
+"""The keeper's books: one thread that turns what the wires tell into rows, in batches.
+
+Everything that arrived within a few milliseconds becomes one transaction, so that a thousand
+instances a second cost tens of commits. When the database is away the batch waits and is tried
+again; the wires go on, because what they answered for is on disk. Digests are computed when
+nothing else is to do.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from node import faultpoints
+from node.dicom.indexing import (
+    BATCH,
+    association_finder,
+    catch_up,
+    digest_some,
+    free_places,
+    index_records,
+    seal,
+)
+from node.dicom.wire.link import Message
+from storage.associations import AssociationOutcome, close_association, open_association
+from storage.callers import refused
+from storage.database import Connection, Engine, writing
+from storage.errors import StorageAway, StorageError, StorageFull
+from storage.objects import ObjectStore, Place
+from storage.peers import heard
+from storage.segment_index import note_segment, set_indexed
+from storage.segments import Record, read_record
+
+_GATHER_S: Final = 0.005
+"""What comes within this time of the first message goes into the same transaction."""
+
+_RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = structlog.get_logger("dicom")
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a segment is indexed; records may be told in another order than they lie in."""
+
+    at: int
+    spans: dict[int, int] = field(default_factory=dict)
+
+    def advance(self) -> int:
+        while (span := self.spans.pop(self.at, 0)) > 0:
+            self.at += span
+        return self.at
+
+
+class Books:
+    """Keeps the rows of receiving. `tell` may be called from any thread."""
+
+    def __init__(self, engine: Engine, store: ObjectStore, owner: str) -> None:
+        """Make ready; `start` begins.
+
+        Args:
+            engine: The node's database.
+            store: The node's objects.
+            owner: The name of the node, to which its segments belong.
+        """
+        self._engine = engine
+        self._store = store
+        self._owner = owner
+        self._queue: queue.SimpleQueue[Message | _Task | None] = queue.SimpleQueue()
+        self._tokens: dict[str, int] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._find = association_finder(self._tokens)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dicom-books")
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def tell(self, message: Message) -> None:
+        """Take one message of a wire."""
+        self._queue.put(message)
+
+    def stop(self) -> None:
+        """Write what was told, then end."""
+        self._stopping.set()
+        self._queue.put(None)
+        self._thread.join()
+
+    def catch_up(self, leave: frozenset[str] = frozenset()) -> dict[str, int]:
+        """Index what is on disk without rows, after all that was told; wait for it.
+
+        Args:
+            leave: Segments of processes that are alive.
+
+        Returns:
+            Of each segment that is not full, where its last record ends.
+
+        Raises:
+            StorageError: The database or the disk is away.
+        """
+        ends: dict[str, int] = self._do(lambda: self._catch_up(leave))
+        return ends
+
+    def seal(self, names: Sequence[str]) -> None:
+        """Note that segments get no more records."""
+        self._do(lambda: seal(self._engine, self._store, self._owner, names))
+
+    def _do(self, work: Callable[[], Any]) -> Any:
+        if not self._thread.is_alive():
+            return work()
+        task = _Task(work)
+        self._queue.put(task)
+        task.done.wait()
+        if task.error is not None:
+            raise task.error
+        return task.result
+
+    def _catch_up(self, leave: frozenset[str]) -> dict[str, int]:
+        ends = catch_up(
+            self._engine, self._store, self._owner, association_of=self._find, leave=leave
+        )
+        self._progress.update({name: _Progress(at) for name, at in ends.items()})
+        return ends
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        digests_due = True
+        while True:
+            first = self._next(wait=not digests_due)
+            if first is None:
+                if self._stopping.is_set() and self._queue.empty():
+                    return
+                digests_due = digests_due and self._digest()
+                continue
+            digests_due = True
+            if isinstance(first, _Task):
+                first.run()
+                continue
+            batch, task = self._gather(first)
+            self._write(batch)
+            if task is not None:
+                task.run()
+
+    def _next(self, *, wait: bool) -> Message | _Task | None:
+        try:
+            return self._queue.get(block=wait)
+        except queue.Empty:
+            return None
+
+    def _gather(self, first: Message) -> tuple[list[Message], _Task | None]:
+        """Return what has come with `first`, up to the first task, which comes after it."""
+        batch = [first]
+        until = time.monotonic() + _GATHER_S
+        while len(batch) < BATCH:
+            try:
+                wait_s = until - time.monotonic()
+                one = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if one is None:
+                continue
+            if isinstance(one, _Task):
+                return batch, one
+            batch.append(one)
+        return batch, None
+
+    def _digest(self) -> bool:
+        """Compute some digests; return whether there may be more to do."""
+        try:
+            return digest_some(self._engine, self._store) > 0
+        except StorageError as error:
+            log.warning("digests-put-off", code=error.code)
+            return not self._stopping.wait(_RETRY_S[2])
+
+    def _write(self, batch: list[Message]) -> None:
+        """Write a batch, however long the database is away."""
+        for attempt in range(1_000_000):
+            try:
+                self._write_once(batch)
+            except (StorageAway, StorageFull) as error:
+                log.warning("rows-put-off", code=error.code, messages=len(batch))
+                wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+                if self._stopping.wait(wait_s) and attempt >= 2:
+                    log.warning("rows-left-to-the-next-start", messages=len(batch))
+                    return
+            except StorageError as error:
+                log.warning("rows-not-written", code=error.code, what=error.what)
+                if len(batch) == 1:
+                    return  # what is on disk is indexed at the next start
+                for one in batch:
+                    self._write([one])
+                return
+            else:
+                return
+
+    def _write_once(self, batch: list[Message]) -> None:
+        landed = [one for one in batch if one["kind"] == "landed"]
+        records = [read_record(self._store.folder, one["segment"], one["offset"]) for one in landed]
+        tokens: dict[str, int] = {}
+        progress = {one["segment"]: self._after(one["segment"], batch) for one in landed}
+        with writing(self._engine) as db:
+            for one in batch:
+                if one["kind"] == "opened":
+                    tokens[one["token"]] = self._opened(db, one)
+            self._tokens.update(tokens)
+            free = self._index(db, records, progress)
+            for one in batch:
+                if one["kind"] == "ended":
+                    self._ended(db, one)
+                elif one["kind"] == "rejected":
+                    self._rejected(db, one)
+                elif one["kind"] == "finished":
+                    self._finished(db, one, progress)
+            faultpoints.reached("index.before-commit")
+        faultpoints.reached("index.after-commit")
+        self._progress.update(progress)
+        for one in batch:
+            if one["kind"] == "ended":
+                self._tokens.pop(one["token"], None)
+        free_places(self._store, free)
+
+    def _index(
+        self, db: Connection, records: list[Record], progress: dict[str, _Progress]
+    ) -> list[Place]:
+        if not records:
+            return []
+        free = index_records(db, records, store=self._store, association_of=self._find)
+        for name, each in progress.items():
+            if not set_indexed(db, name, each.at, sealed=False):
+                note_segment(db, name, (self._store.folder / name).stat().st_size)
+                set_indexed(db, name, each.at, sealed=False)
+        return free
+
+    def _after(self, segment: str, batch: list[Message]) -> _Progress:
+        """Return how far a segment will be indexed once the batch is."""
+        before = self._progress.get(segment)
+        # The first record follows the block that names the segment.
+        after = _Progress(before.at, dict(before.spans)) if before else _Progress(_FIRST)
+        for one in batch:
+            if one["kind"] == "landed" and one["segment"] == segment:
+                after.spans[one["offset"]] = one["span"]
+        after.advance()
+        return after
+
+    def _opened(self, db: Connection, message: Message) -> int:
+        heard(db, message["peer"])
+        return open_association(
+            db,
+            calling_ae=message["calling_ae"],
+            called_ae=message["called_ae"],
+            address=message["address"],
+            peer=message["peer"],
+            token=message["token"],
+            software=message["software"],
+            secure=message["secure"],
+            contexts=message["contexts"],
+        )
+
+    def _ended(self, db: Connection, message: Message) -> None:
+        association = self._find(db, message["token"])
+        if association is not None:
+            close_association(
+                db,
+                association,
+                AssociationOutcome(message["outcome"]),
+                instances=message["stored"],
+                refused=message["refused"],
+                received_bytes=message["bytes"],
+                reason=message["reason"],
+            )
+
+    def _finished(self, db: Connection, message: Message, new: dict[str, _Progress]) -> None:
+        """Seal a segment that is indexed to its end; else the next start does."""
+        name = message["segment"]
+        progress = new.get(name) or self._progress.get(name)
+        if progress is not None and progress.at >= message["end"]:
+            size = (self._store.folder / name).stat().st_size
+            set_indexed(db, name, size, sealed=True)
+
+    def _rejected(self, db: Connection, message: Message) -> None:
+        refused(
+            db,
+            calling_ae=message["calling_ae"],
+            called_ae=message["called_ae"],
+            address=message["address"],
+            reason=message["reason"],
+            wanted=message["wanted"],
+        )
+
+
+_FIRST: Final = 4096
+
+
+class _Task:
+    """Work for the books' thread that somebody waits for."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: StorageError | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._work()
+        except StorageError as error:
+            self.error = error
+        finally:
+            self.done.set()

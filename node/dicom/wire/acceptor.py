@@ -1,0 +1,247 @@
+"""Accepting connections: bounded in number, each served by a thread of its own.
+
+The thread that accepts does nothing else: no name is looked up, no handshake made, no byte read
+there, so a silent or slow peer delays nobody. Beyond the limits a few connections at a time are
+still heard, to be rejected with the Standard's reason; what comes beyond those is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from node.dicom.wire.admission import STOPPING, TOO_MANY, Rejection
+from node.dicom.wire.connection import Connection, Limits, Self
+from node.dicom.wire.service import Service
+from node.dicom.wire.watch import Watch
+
+BACKLOG: Final = 128
+TURNED_AWAY_AT_ONCE: Final = 16
+"""Connections beyond the limit that are heard at the same time, to be rejected in words."""
+
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """Serves connections from listening sockets until it is stopped."""
+
+    def __init__(self, service: Service, *, limits: Limits, own: Self) -> None:
+        """Make ready; `listen` begins."""
+        self._service = service
+        self._limits = limits
+        self._own = own
+        self._watch = Watch()
+        self._lock = threading.Lock()
+        self._gone = threading.Condition(self._lock)
+        self._open: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
+        self._beyond = 0
+        self._listening: list[_Listening] = []
+        self._stopping = False
+
+    def listen(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """Accept from a listening socket, in a thread of its own.
+
+        Args:
+            sock: Bound and listening.
+            tls: Gives the context for each new connection; None serves plain DICOM.
+        """
+        listening = _Listening(sock, tls, self._accepted)
+        self._listening.append(listening)
+        listening.thread.start()
+
+    def limit(self, limits: Limits) -> None:
+        """Take other limits for connections from now on."""
+        self._limits = limits
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        with self._lock:
+            return len(self._open)
+
+    def stop_listening(self) -> None:
+        """Accept nothing more; open connections go on. The sockets stay with the caller."""
+        self._stopping = True
+        for listening in self._listening:
+            listening.stop()
+        self._listening = []
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until no connection is open; return whether that came about."""
+        with self._gone:
+            return self._gone.wait_for(lambda: not self._open, timeout_s)
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Stop listening, let messages under way be answered, then end all connections.
+
+        Args:
+            grace_s: How long messages under way may take.
+        """
+        self.stop_listening()
+        with self._lock:
+            left = list(self._open)
+        for connection in left:
+            connection.drain()
+        if not self.wait_empty(grace_s):
+            self.cut_all()
+            self.wait_empty(2.0)
+        self._watch.stop()
+
+    def cut_all(self) -> None:
+        """Break every connection without a word, as a failing network does."""
+        with self._lock:
+            left = list(self._open)
+        for connection in left:
+            connection.cut()
+
+    def _accepted(
+        self, sock: socket.socket, address: str, tls: Callable[[], ssl.SSLContext] | None
+    ) -> None:
+        """Start the thread of a new connection, or close it if too many are open."""
+        limits = self._limits
+        with self._lock:
+            too_many = len(self._open) - self._beyond >= limits.max_associations or (
+                0 < limits.max_per_address <= self._by_address[address]
+            )
+            if too_many and self._beyond >= TURNED_AWAY_AT_ONCE:
+                sock.close()
+                return
+            self._beyond += too_many
+            self._by_address[address] += 1
+        try:
+            connection = Connection(
+                sock,
+                address,
+                service=self._service,
+                limits=limits,
+                own=self._own,
+                watch=self._watch,
+                tls=tls() if tls else None,
+                judge_first=lambda: self._first_verdict(too_many=too_many),
+            )
+            with self._lock:
+                self._open.add(connection)
+            threading.Thread(
+                target=self._serve,
+                args=(connection, address, too_many),
+                name="dicom-association",
+                daemon=True,
+            ).start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+            log.warning("connection not served from %s: %s", address, error)
+            sock.close()
+            self._forget(None, address, too_many=too_many)
+
+    def _first_verdict(self, *, too_many: bool) -> Rejection | None:
+        if self._stopping:
+            return STOPPING
+        return TOO_MANY if too_many else None
+
+    def _serve(self, connection: Connection, address: str, too_many: bool) -> None:  # noqa: FBT001
+        try:
+            connection.run()
+        except Exception:  # outermost: one connection must not end with a silent thread
+            log.exception("a connection from %s ended with a fault of ours", address)
+        finally:
+            self._forget(connection, address, too_many=too_many)
+
+    def _forget(self, connection: Connection | None, address: str, *, too_many: bool) -> None:
+        with self._gone:
+            if connection is not None:
+                self._open.discard(connection)
+            self._beyond -= too_many
+            self._by_address[address] -= 1
+            if self._by_address[address] <= 0:
+                del self._by_address[address]
+            self._gone.notify_all()
+
+
+class _Listening:
+    """One listening socket and the thread that accepts from it."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        tls: Callable[[], ssl.SSLContext] | None,
+        accepted: Callable[[socket.socket, str, Callable[[], ssl.SSLContext] | None], None],
+    ) -> None:
+        # Polled and never blocked in accept: several processes may share the socket, and a blocked
+        # accept could not be stopped.
+        self._socket = sock
+        self._tls = tls
+        self._accepted = accepted
+        self._wake_read, self._wake_write = os.pipe()
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self.thread = threading.Thread(target=self._run, name="dicom-acceptor", daemon=True)
+
+    def stop(self) -> None:
+        os.write(self._wake_write, b"x")
+        self.thread.join()
+        os.close(self._wake_write)
+        os.close(self._wake_read)
+        os.close(self._spare)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        self._socket.settimeout(0)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._wake_read in ready:
+                return
+            try:
+                connection, address = self._socket.accept()
+            except BlockingIOError:
+                continue  # another process was faster
+            except OSError as error:
+                self._not_accepted(error)
+                continue
+            connection.settimeout(None)
+            self._accepted(connection, str(address[0]), self._tls)
+
+    def _not_accepted(self, error: OSError) -> None:
+        if error.errno not in _OUT_OF_DESCRIPTORS:
+            return  # the peer was gone before it was accepted
+        log.warning("no descriptor for a new connection: %s", error)
+        # Take it with the spare one and close it, or it would stay ready and spin for ever.
+        with suppress(OSError):
+            os.close(self._spare)
+            with suppress(OSError):
+                self._socket.accept()[0].close()
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        time.sleep(0.05)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a bound, listening socket; port 0 takes a free one.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    (family, _, _, _, address), *_ = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
