@@ -115,12 +115,12 @@ def judge_caller(
         return unknown_caller(f"No peer has the AE title '{caller.calling_ae}'.")
     refusals = [_why_not(guest, caller) for guest in known]
     allowed = [guest for guest, why in zip(known, refusals, strict=True) if not why]
-    if not allowed:
-        if open_to_all:
-            return Admission(UNKNOWN_PEER, frozenset({ECHO, STORE}))
-        return unknown_caller(next(why for why in refusals if why))
     # One AE title may be two entries: one that we only send to, one that may call us.
     services = frozenset[str]().union(*(guest.services for guest in allowed))
+    if not services and open_to_all:
+        return Admission(UNKNOWN_PEER, frozenset({ECHO, STORE}))
+    if not allowed:
+        return unknown_caller(next(why for why in refusals if why))
     if not services:
         return unknown_caller(f"The peer '{allowed[0].name}' may do nothing here; see its may.")
     name = next((guest.name for guest in allowed if guest.services), allowed[0].name)

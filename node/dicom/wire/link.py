@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,20 +77,24 @@ class Link:
         """Answer what the other side asked."""
         self.send({**message, "answers": question["number"]})
 
-    def messages(self) -> Iterator[Message]:
-        """Yield what the other side sends, until it is gone. Answers go to whoever asked."""
+    def messages(self, *, gather_s: float = 0.0) -> Iterator[Message]:
+        """Yield what the other side sends, until it is gone. Answers go to whoever asked.
+
+        Args:
+            gather_s: How long to wait before each read, so that several messages come with it and
+                the other side does not wake us for each.
+        """
         left = bytearray()
         while True:
+            if gather_s:
+                time.sleep(gather_s)
             try:
                 data = self._socket.recv(_READ_BYTES)
             except OSError:
                 data = b""
-            if not data:
-                self.close()
-                return
             left += data
-            if len(left) > _LONGEST_LINE:
-                self.close()
+            if not data or len(left) > _LONGEST_LINE:
+                self._release()
                 return
             *lines, rest = left.split(b"\n")
             left = rest
@@ -112,6 +117,13 @@ class Link:
             answer.came.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _release(self) -> None:
+        """End the link and give its descriptor back, when no thread uses it any more."""
+        self.close()
+        if self._flusher is not None:
+            self._flusher.join()
+        self._socket.close()
 
     def _flush(self) -> None:
         """Send what had to be kept; runs only after the other side was too slow once."""
