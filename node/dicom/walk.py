@@ -107,7 +107,7 @@ def walk(data: memoryview, encoding: Encoding, *, whole: bool = True) -> Iterato
             return
         if plain:
             at = yield from _plain_run(data, at, count)
-            if size - at < 8:
+            if size - at < 8 and not any(data[at:]):
                 continue
         tag, start, length, is_un = reader.element(at)
         if tag >= PIXELS:

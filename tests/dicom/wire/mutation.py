@@ -63,16 +63,18 @@ def _damaged(rng: random.Random, corpus: Sequence[bytes], words: Sequence[bytes]
     recent = rng.random() < 0.5 and len(corpus) > 8
     data = bytearray(rng.choice(corpus[-8:] if recent else corpus))
     for _ in range(1 << rng.randrange(5)):
-        _damage(rng, data, corpus, words)
-    return bytes(data[:MAX_BYTES])
+        at = rng.randrange(len(data) + 1)
+        if rng.random() < 0.5:
+            _overwrite(rng, data, at, rng.choice(words))
+        else:
+            _reshape(rng, data, at, rng.choice(words), rng.choice(corpus))
+        del data[MAX_BYTES:]
+    return bytes(data)
 
 
-def _damage(
-    rng: random.Random, data: bytearray, corpus: Sequence[bytes], words: Sequence[bytes]
-) -> None:
-    at = rng.randrange(len(data) + 1)
-    size = 1 << rng.randrange(7)
-    match rng.randrange(9):
+def _overwrite(rng: random.Random, data: bytearray, at: int, word: bytes) -> None:
+    """Change some bytes at `at`."""
+    match rng.randrange(5):
         case 0 if at < len(data):
             data[at] ^= 1 << rng.randrange(8)
         case 1 if at < len(data):
@@ -81,16 +83,27 @@ def _damage(
             data[at : at + 2] = struct.pack(rng.choice("<>") + "H", rng.choice(_NUMBERS))
         case 3:
             data[at : at + 4] = struct.pack(rng.choice("<>") + "I", rng.choice(_LONG))
-        case 4:
-            del data[at : at + size]
-        case 5:
-            data[at:at] = data[at : at + size]
-        case 6:
-            data[at:at] = rng.choice(words)
-        case 7:
-            word = rng.choice(words)
-            data[at : at + len(word)] = word
         case _:
-            other = rng.choice(corpus)
+            data[at : at + len(word)] = word
+
+
+def _reshape(rng: random.Random, data: bytearray, at: int, word: bytes, other: bytes) -> None:
+    """Take bytes away at `at`, or put some there."""
+    size = 1 << rng.randrange(10)
+    match rng.randrange(7):
+        case 0:
+            del data[at : at + size]
+        case 1:
+            del data[at:]
+        case 2:
+            data[at:at] = data[at : at + size]
+        case 3:
+            data[at:at] = word
+        case 4:
+            # Nesting and counting have limits that no single word reaches.
+            data[at:at] = word * (1 << rng.randrange(12))
+        case 5:
+            data += word
+        case _:
             start = rng.randrange(len(other) + 1)
-            data[at : at + size] = other[start : start + rng.choice((size, 4 * size))]
+            data[at : at + size] = other[start : start + 2 * size]

@@ -23,7 +23,9 @@ from mutation import FuzzError, fuzz
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as ItemSequence
 
-from node.dicom.header import HeaderError, walk_header
+from node.dicom.header import HeaderError, facts_of, routing_of
+from node.dicom.values import Values, is_uid, read_values, unpack
+from node.dicom.walk import CUT_SHORT
 from node.dicom.wire.dimse import (
     Command,
     DimseError,
@@ -130,6 +132,8 @@ REQUEST_WORDS = [
     item(0x20, b"\1\0\0\0" + item(0x30, CT.encode())),
     item(0x54, struct.pack(">H", len(CT)) + CT.encode() + b"\1\1"),
     item(0x58, b"\1\1\0\0\0\0"),
+    *(item(0x20, bytes(size)) for size in range(5)),
+    *(item(0x50, item(kind, bytes(size))) for kind in range(0x51, 0x59) for size in range(6)),
     item(0x53, b"\0\0\0\0"),
     b"1.2.840.10008.",
 ]
@@ -255,6 +259,8 @@ def test_no_command_set_does_more_than_be_refused() -> None:
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED)
 
 HEADER_WORDS = [
+    struct.pack("<HH2sxxIHHI", 0x0008, 0x1110, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF),
+    struct.pack("<HHIHHI", 0x0008, 0x1110, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF),
     *(
         struct.pack("<HHI", 0xFFFE, number, size)
         for number in (0xE000, 0xE00D, 0xE0DD)
@@ -319,16 +325,32 @@ def header(data: bytes) -> Hashable:
     if syntax == DEFLATED and number < 240:
         dataset = deflated(dataset)
     try:
-        facts = walk_header(dataset, syntax)
+        values = read_values(dataset, syntax)
     except HeaderError as error:
         assert printable(str(error))
         return number % 4, error.fault.code, shape(error.fault.what)
-    for uid in (facts.study_uid, facts.series_uid, facts.sop_uid, facts.sop_class):
-        assert re.fullmatch(r"[0-9.]{1,64}", uid)
+    assert unpack(values.pack()) == values
+    if syntax != DEFLATED:
+        early = values_of_beginning(dataset, syntax)
+        assert early is None or early == values
+    facts = facts_of(values)
+    assert all(map(is_uid, (facts.study_uid, facts.series_uid, facts.sop_uid, facts.sop_class)))
     texts = (facts.patient_id, facts.patient_name, facts.accession, facts.study_description)
+    for value in routing_of(values).values():
+        texts += (value,) if isinstance(value, str) else tuple(value)
     assert not any(sign < " " for text in texts for sign in text)
     "".join(texts).encode()  # no half of a surrogate pair, which no database takes
-    return number % 4, tuple(map(bool, texts))
+    return number % 4, tuple(map(bool, texts[:4]))
+
+
+def values_of_beginning(dataset: bytes, syntax: str) -> Values | None:
+    """What the first two thirds of a data set say, if that is all that the header has."""
+    try:
+        return read_values(dataset[: len(dataset) * 2 // 3], syntax, whole=False)
+    except HeaderError as error:
+        if error.fault.code == CUT_SHORT:
+            return None
+        raise
 
 
 def test_no_header_does_more_than_be_refused() -> None:
