@@ -32,9 +32,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import xxhash
 
@@ -303,36 +303,55 @@ def owner_prefix(owner: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in owner.lower()) + "-"
 
 
-def read_record(root: Path, segment: str, offset: int) -> Record:
-    """Return the record at `offset`, whose data set is not checked again.
+def read_records(root: Path, positions: Sequence[tuple[str, int]]) -> list[Record]:
+    """Return the records at (segment, offset), whose data sets are not checked again.
 
     Raises:
-        StorageFailed: There is no whole record head.
+        StorageFailed: There is no whole record head at one of them.
     """
-    path = root / segment
-    try:
-        with path.open("rb", buffering=0) as file:
-            salt = _read_salt(os.pread(file.fileno(), BLOCK, 0))
-            start = os.pread(file.fileno(), BLOCK, offset)
+    with ExitStack() as opened:
+        heads: dict[str, _Heads] = {}
+        for segment, _ in positions:
+            if segment not in heads:
+                heads[segment] = opened.enter_context(_Heads(root, segment))
+        return [heads[segment].read(offset) for segment, offset in positions]
+
+
+class _Heads:
+    """Reads the heads of one segment's records."""
+
+    def __init__(self, root: Path, segment: str) -> None:
+        self._segment = segment
+        self._path = root / segment
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise _read_fault(self._path, error) from error
+        self._salt = _read_salt(os.pread(self._descriptor, BLOCK, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int) -> Record:
+        try:
+            start = os.pread(self._descriptor, BLOCK, offset)
             size = _head_size(start)
             if size > len(start):
-                start = os.pread(file.fileno(), size, offset)
-    except OSError as error:
-        raise StorageFailed(
-            "segment-unreadable",
-            f"The segment cannot be read: {error.strerror or error}.",
-            where=str(path),
-            remedy="Check the disk, the path and its permissions.",
-        ) from error
-    found = _decode_head(segment, offset, start, salt) if salt else None
-    if found is None:
-        raise StorageFailed(
-            "record-damaged",
-            f"There is no whole record at byte {offset}.",
-            where=str(path),
-            remedy="Restore it from a backup, or have the sender send the study again.",
-        )
-    return found
+                start = os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise _read_fault(self._path, error) from error
+        found = _decode_head(self._segment, offset, start, self._salt) if self._salt else None
+        if found is None:
+            raise StorageFailed(
+                "record-damaged",
+                f"There is no whole record at byte {offset}.",
+                where=str(self._path),
+                remedy="Restore it from a backup, or have the sender send the study again.",
+            )
+        return found
 
 
 def scan_segment(root: Path, segment: str, start: int = 0) -> Iterator[Record]:
@@ -354,12 +373,7 @@ def scan_segment(root: Path, segment: str, start: int = 0) -> Iterator[Record]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 yield from _scan(memoryview(mapped), root, segment, max(BLOCK, _aligned(start)))
     except OSError as error:
-        raise StorageFailed(
-            "segment-unreadable",
-            f"The segment cannot be read: {error.strerror or error}.",
-            where=str(path),
-            remedy="Check the disk, the path and its permissions.",
-        ) from error
+        raise _read_fault(path, error) from error
 
 
 def _scan(view: memoryview, root: Path, segment: str, at: int) -> Iterator[Record]:
@@ -597,6 +611,15 @@ def _new_name(prefix: str) -> str:
 
 def _aligned(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
+
+
+def _read_fault(path: Path, error: OSError) -> StorageError:
+    return StorageFailed(
+        "segment-unreadable",
+        f"The segment cannot be read: {error.strerror or error}.",
+        where=str(path),
+        remedy="Check the disk, the path and its permissions.",
+    )
 
 
 def _sync_fault(path: Path) -> StorageError:

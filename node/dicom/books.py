@@ -35,10 +35,13 @@ from storage.errors import StorageAway, StorageError, StorageFull
 from storage.objects import ObjectStore, Place
 from storage.peers import heard
 from storage.segment_index import note_segment, set_indexed
-from storage.segments import Record, read_record
+from storage.segments import Record, read_records
 
-_GATHER_S: Final = 0.005
-"""What comes within this time of the first message goes into the same transaction."""
+_QUIET_S: Final = 0.1
+"""Digests are computed when nothing came for so long,"""
+
+_DIGEST_EVERY_S: Final = 2.0
+"""or some of them, under a load without a pause."""
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -133,43 +136,42 @@ class Books:
 
     def _run(self) -> None:
         digests_due = True
+        digested_s = 0.0
         while True:
-            first = self._next(wait=not digests_due)
-            if first is None:
-                if self._stopping.is_set() and self._queue.empty():
-                    return
-                digests_due = digests_due and self._digest()
-                continue
-            digests_due = True
+            first = self._next(_QUIET_S if digests_due else None)
+            if first is None and self._stopping.is_set() and self._queue.empty():
+                return
             if isinstance(first, _Task):
                 first.run()
-                continue
-            batch, task = self._gather(first)
-            self._write(batch)
-            if task is not None:
-                task.run()
+            elif first is not None:
+                digests_due = True
+                batch, task = self._gather(first)
+                self._write(batch)
+                if task is not None:
+                    task.run()
+            now_s = time.monotonic()
+            if digests_due and (first is None or now_s - digested_s > _DIGEST_EVERY_S):
+                digests_due = self._digest()
+                digested_s = now_s
 
-    def _next(self, *, wait: bool) -> Message | _Task | None:
+    def _next(self, wait_s: float | None) -> Message | _Task | None:
         try:
-            return self._queue.get(block=wait)
+            return self._queue.get(timeout=wait_s)
         except queue.Empty:
             return None
 
     def _gather(self, first: Message) -> tuple[list[Message], _Task | None]:
         """Return what has come with `first`, up to the first task, which comes after it."""
         batch = [first]
-        until = time.monotonic() + _GATHER_S
         while len(batch) < BATCH:
             try:
-                wait_s = until - time.monotonic()
-                one = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+                one = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if one is None:
-                continue
             if isinstance(one, _Task):
                 return batch, one
-            batch.append(one)
+            if one is not None:
+                batch.append(one)
         return batch, None
 
     def _digest(self) -> bool:
@@ -203,7 +205,9 @@ class Books:
 
     def _write_once(self, batch: list[Message]) -> None:
         landed = [one for one in batch if one["kind"] == "landed"]
-        records = [read_record(self._store.folder, one["segment"], one["offset"]) for one in landed]
+        records = read_records(
+            self._store.folder, [(one["segment"], one["offset"]) for one in landed]
+        )
         tokens: dict[str, int] = {}
         progress = {one["segment"]: self._after(one["segment"], batch) for one in landed}
         with writing(self._engine) as db:

@@ -415,24 +415,28 @@ class _Disk:
 
 def _values_of(pieces: Sequence[Piece], syntax: str) -> Values:
     """Walk the header of a data set that lies in pieces; put together what that needs, no more."""
-    if len(pieces) == 1:
-        return read_values(pieces[0], syntax)
     wanted = _FIRST_LOOK_BYTES
     while True:
-        beginning = bytearray()
-        taken = 0
-        for piece in pieces:
-            if len(beginning) >= wanted:
-                break
-            beginning += piece
-            taken += 1
-        whole = taken == len(pieces)
+        beginning, whole = _beginning(pieces, wanted)
         try:
             return read_values(beginning, syntax, whole=whole)
         except HeaderError as error:
             if whole or error.fault.code != CUT_SHORT:
                 raise
         wanted *= 4
+
+
+def _beginning(pieces: Sequence[Piece], wanted: int) -> tuple[bytes, bool]:
+    """Return about the first `wanted` bytes, and whether that is all."""
+    first: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if size >= wanted:
+            break
+        first.append(piece[: wanted - size])
+        size += len(first[-1])
+    whole = len(first) == len(pieces) and (not first or len(first[-1]) == len(pieces[-1]))
+    return b"".join(first), whole
 
 
 def _of_caller(caller: Caller) -> dict[str, Any]:
