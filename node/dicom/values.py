@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from node.dicom.walk import (
     CUT_SHORT,
+    DELIMITERS,
     ITEM,
     MAX_ELEMENTS,
     PIXELS,
@@ -139,7 +140,6 @@ _ITEM_HEADER: Final = struct.Struct("<HHI").unpack_from
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-_DELIMITERS: Final = 0xFFFE
 _ITEM: Final = 0xE000
 _ITEM_END: Final = 0xE00D
 _SEQUENCE_END: Final = 0xE0DD
@@ -300,7 +300,7 @@ def _after_sequence(data: bytes, at: int, limit: int, depth: int) -> int:
             return 0
         group, number, length = _ITEM_HEADER(data, at)
         at += 8
-        if group != _DELIMITERS:
+        if group != DELIMITERS:
             return 0
         if number == _SEQUENCE_END:
             return at
@@ -319,6 +319,8 @@ def _after_item(data: bytes, at: int, limit: int, depth: int) -> int:
         if at > limit:
             return 0
         group, number, vr, length, long_length = unpack(data, at)
+        if group == DELIMITERS:
+            return at + 8 if number == _ITEM_END else 0
         if vr in short:
             at += 8 + length
         elif vr in _LONG_VRS:
@@ -331,8 +333,6 @@ def _after_item(data: bytes, at: int, limit: int, depth: int) -> int:
                     return 0
             else:
                 return 0
-        elif group == _DELIMITERS and number == _ITEM_END:
-            return at + 8
         else:
             return 0
     return 0

@@ -38,6 +38,9 @@ _PLAIN_HEADER: Final = struct.Struct("<HH2sH").unpack_from
 
 CUT_SHORT: Final = "header-cut-short"
 UNDEFINED: Final = 0xFFFFFFFF
+DELIMITERS: Final = 0xFFFE
+"""The group of items and of what ends them."""
+
 ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
@@ -157,13 +160,15 @@ class Reader:
         try:
             if self._explicit:
                 group, number, vr, length = self._explicit_header(self._data, at)
-                if vr in SHORT_VRS:
-                    return group << 16 | number, at + 8, length, False
-                # Delimiters have no VR; some writers put implicit elements into explicit data
-                # sets, recognised by bytes that cannot be a VR.
-                if group != 0xFFFE and vr.isalpha() and vr.isupper():
-                    (length,) = self._long(self._data, at + 8)
-                    return group << 16 | number, at + 12, length, vr == b"UN"
+                # Delimiters have no VR, but a length that may spell one: 20 300 is LO. Some writers
+                # put implicit elements into explicit data sets, recognised by bytes that cannot be
+                # a VR.
+                if group != DELIMITERS:
+                    if vr in SHORT_VRS:
+                        return group << 16 | number, at + 8, length, False
+                    if vr.isalpha() and vr.isupper():
+                        (length,) = self._long(self._data, at + 8)
+                        return group << 16 | number, at + 12, length, vr == b"UN"
             group, number, length = self._implicit_header(self._data, at)
         except struct.error:
             raise cut_short("An element's length is incomplete.", at=at) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from made_objects import BIG, EXPLICIT, IMPLICIT, encoded, made_ct
 from pydicom.dataset import Dataset
@@ -57,3 +59,21 @@ def test_a_data_set_that_ends_within_an_element_is_cut_short(syntax: str) -> Non
             read_values(whole + b"\1" * rest, syntax)
         assert caught.value.fault.code == CUT_SHORT
         assert read_values(whole + bytes(rest), syntax) == read_values(whole, syntax)
+
+
+@pytest.mark.parametrize("length", [8224, 16_708, 20_048, 20_300, 21_580, 65_536 + 20_300])
+@pytest.mark.parametrize("view", [bytes, memoryview])
+def test_an_item_is_stepped_over_even_if_its_length_spells_a_vr(length: int, view: type) -> None:
+    filler = struct.pack("<HH2sxxI", 0x0009, 0x1002, b"UN", length - 12) + bytes(length - 12)
+    sequence = (
+        struct.pack("<HH2sxxI", 0x0008, 0x1110, b"SQ", 0xFFFFFFFF)
+        + struct.pack("<HHI", 0xFFFE, 0xE000, length)
+        + filler
+        + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    )
+    plain = encoded(made_ct())
+    at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+
+    assert read_values(view(plain[:at] + sequence + plain[at:]), EXPLICIT) == read_values(
+        plain, EXPLICIT
+    )
