@@ -31,7 +31,7 @@ from node.dicom.wire.link import Message
 from storage.associations import AssociationOutcome, close_association, open_association
 from storage.callers import refused
 from storage.database import Connection, Engine, writing
-from storage.errors import StorageAway, StorageError, StorageFull
+from storage.errors import StorageAway, StorageError, StorageRefused
 from storage.objects import ObjectStore, Place
 from storage.peers import heard
 from storage.segment_index import note_segment, set_indexed
@@ -42,6 +42,14 @@ _QUIET_S: Final = 0.1
 
 _DIGEST_EVERY_S: Final = 2.0
 """or some of them, under a load without a pause."""
+
+_OF_ITS_BYTES: Final = frozenset(
+    {"record-damaged", "segment-unreadable", "object-unreadable", "object-short"}
+)
+"""Faults of one record's own; with any other the whole batch waits for the database."""
+
+_TASK_S: Final = 3.0
+"""How long whoever wants something of the books waits for it to be begun."""
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -106,7 +114,7 @@ class Books:
             Of each segment that is not full, where its last record ends.
 
         Raises:
-            StorageError: The database or the disk is away.
+            StorageError: The database or the disk is away, or rows wait for them.
         """
         ends: dict[str, int] = self._do(lambda: self._catch_up(leave))
         return ends
@@ -120,6 +128,13 @@ class Books:
             return work()
         task = _Task(work)
         self._queue.put(task)
+        if not task.done.wait(_TASK_S) and task.cancel():
+            raise StorageAway(
+                "rows-waiting",
+                "The rows of what arrived wait to be written.",
+                where="the database",
+                remedy="See why the database does not answer; it is tried again meanwhile.",
+            )
         task.done.wait()
         if task.error is not None:
             raise task.error
@@ -141,10 +156,10 @@ class Books:
             first = self._next(_QUIET_S if digests_due else None)
             if first is None and self._stopping.is_set() and self._queue.empty():
                 return
+            digests_due = digests_due or first is not None
             if isinstance(first, _Task):
                 first.run()
             elif first is not None:
-                digests_due = True
                 batch, task = self._gather(first)
                 self._write(batch)
                 if task is not None:
@@ -187,21 +202,28 @@ class Books:
         for attempt in range(1_000_000):
             try:
                 self._write_once(batch)
-            except (StorageAway, StorageFull) as error:
+            except StorageError as error:
+                if error.code in _OF_ITS_BYTES or isinstance(error, StorageRefused):
+                    log.warning("rows-not-written", code=error.code, what=error.what)
+                    self._write_singly(batch)
+                    return
                 log.warning("rows-put-off", code=error.code, messages=len(batch))
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 if self._stopping.wait(wait_s) and attempt >= 2:
                     log.warning("rows-left-to-the-next-start", messages=len(batch))
                     return
-            except StorageError as error:
-                log.warning("rows-not-written", code=error.code, what=error.what)
-                if len(batch) == 1:
-                    return  # what is on disk is indexed at the next start
-                for one in batch:
-                    self._write([one])
+            except Exception:  # outermost of this thread: it must live on for all others
+                log.exception("rows-not-written", messages=len(batch))
+                self._write_singly(batch)
                 return
             else:
                 return
+
+    def _write_singly(self, batch: list[Message]) -> None:
+        """Write what is not at fault itself; the rest, if on disk, is indexed at the next start."""
+        if len(batch) > 1:
+            for one in batch:
+                self._write([one])
 
     def _write_once(self, batch: list[Message]) -> None:
         landed = [one for one in batch if one["kind"] == "landed"]
@@ -217,14 +239,11 @@ class Books:
             self._tokens.update(tokens)
             free = self._index(db, records, progress)
             for one in batch:
-                if one["kind"] == "ended":
-                    self._ended(db, one)
-                elif one["kind"] == "rejected":
-                    self._rejected(db, one)
-                elif one["kind"] == "finished":
-                    self._finished(db, one, progress)
-            faultpoints.reached("index.before-commit")
-        faultpoints.reached("index.after-commit")
+                self._note(db, one, progress)
+            if records:
+                faultpoints.reached("index.before-commit")
+        if records:
+            faultpoints.reached("index.after-commit")
         self._progress.update(progress)
         for one in batch:
             if one["kind"] == "ended":
@@ -289,6 +308,14 @@ class Books:
             size = (self._store.folder / name).stat().st_size
             set_indexed(db, name, size, sealed=True)
 
+    def _note(self, db: Connection, message: Message, progress: dict[str, _Progress]) -> None:
+        if message["kind"] == "ended":
+            self._ended(db, message)
+        elif message["kind"] == "rejected":
+            self._rejected(db, message)
+        elif message["kind"] == "finished":
+            self._finished(db, message, progress)
+
     def _rejected(self, db: Connection, message: Message) -> None:
         refused(
             db,
@@ -308,14 +335,22 @@ class _Task:
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
+        self._begun = threading.Lock()
         self.done = threading.Event()
         self.result: Any = None
-        self.error: StorageError | None = None
+        self.error: Exception | None = None
+
+    def cancel(self) -> bool:
+        """Keep it from being begun; return whether that came in time."""
+        return self._begun.acquire(blocking=False)
 
     def run(self) -> None:
+        """Do it, unless it was cancelled; a fault is told to whoever waits."""
+        if not self._begun.acquire(blocking=False):
+            return
         try:
             self.result = self._work()
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001  raised again in the thread that waits
             self.error = error
         finally:
             self.done.set()

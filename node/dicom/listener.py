@@ -32,7 +32,13 @@ from storage.associations import close_lost
 from storage.database import Engine, writing
 from storage.errors import StorageError
 from storage.objects import ObjectStore
-from storage.segments import count_prepared, free_bytes, prepare_segment, sweep_prepared
+from storage.segments import (
+    count_prepared,
+    free_bytes,
+    list_segments,
+    prepare_segment,
+    sweep_prepared,
+)
 
 LOOK_EVERY_S: Final = 1.0
 """How often the configuration files, and the segments kept ready, are looked at."""
@@ -87,6 +93,8 @@ class _Keeper:
         self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
         self._sockets = _sockets(settings)
         self._resume: list[tuple[str, int]] = []
+        self._behind: frozenset[str] = frozenset()
+        """Segments that nobody writes to any more, to be indexed once the database is there."""
         self._wires = Wires(
             self._sockets, first_message=self._first_message, heard=self._heard, died=self._died
         )
@@ -110,6 +118,8 @@ class _Keeper:
     def watch(self) -> None:
         """Take up changes of the configuration until the end."""
         while not self._stop.wait(LOOK_EVERY_S):
+            if self._behind:
+                self._make_up()
             stamps = _stamps(self._settings)
             if stamps != self._stamps:
                 self._stamps = stamps
@@ -135,11 +145,32 @@ class _Keeper:
                 log.info("associations-lost", count=lost)
             ends = self._books.catch_up()
         except StorageError as error:
-            log.warning("journal-not-indexed", code=error.code, what=error.what)
+            self._put_off(error, self._segments())
             return
         roomy = sorted(ends.items(), reverse=True)[: self._settings.listener.processes]
         self._resume = [(name, at) for name, at in roomy]
         self._books.seal([name for name in ends if name not in dict(self._resume)])
+
+    def _put_off(self, error: StorageError, segments: frozenset[str]) -> None:
+        log.warning("journal-not-indexed", code=error.code, what=error.what)
+        self._behind |= segments
+
+    def _make_up(self) -> None:
+        """Try again to index what was put off."""
+        behind = self._behind
+        try:
+            self._books.catch_up(leave=self._segments() - behind)
+            self._books.seal(sorted(behind & self._segments()))
+        except StorageError:
+            return  # still away; whoever writes rows says so
+        self._behind -= behind
+        log.info("journal-indexed-late", segments=len(behind))
+
+    def _segments(self) -> frozenset[str]:
+        try:
+            return frozenset(list_segments(self._store.folder, self._settings.node.name))
+        except OSError:
+            return frozenset()  # without its folder nothing can be received either
 
     def _first_message(self, _number: int) -> Message:
         resume = self._resume.pop() if self._resume else ("", 0)
@@ -211,7 +242,7 @@ class _Keeper:
                 )
             ends = self._books.catch_up(self._wires.segments(but=wire))
         except StorageError as error:
-            log.warning("journal-not-indexed", code=error.code, what=error.what)
+            self._put_off(error, frozenset(wire.segments))
             return
         mine = sorted(name for name in ends if name in wire.segments)
         self._resume = [(mine[-1], ends[mine[-1]])] if mine else []
