@@ -32,10 +32,16 @@ from storage.places import places_under
 from storage.recording import record_batch
 from storage.segment_index import note_segment, segment_positions, set_indexed
 from storage.segments import Record, list_segments, scan_segment
+from storage.study_moves import hold
 
 BATCH: Final = 128
 _DIGESTS_AT_ONCE: Final = 16
 _READ_BYTES: Final = 1 << 20
+
+UNREADABLE: Final = (
+    "The stored bytes of instance {} cannot be read. Check the disk and restore them from a "
+    "backup, or have the sender send the study again; then release the study."
+)
 
 log = structlog.get_logger("dicom")
 
@@ -194,19 +200,27 @@ def free_places(store: ObjectStore, places: Sequence[Place]) -> None:
 
 
 def digest_some(engine: Engine, store: ObjectStore) -> int:
-    """Compute digests of a few instances that have none yet; return how many were looked at."""
+    """Compute digests of a few instances that have none yet; return how many were dealt with.
+
+    A study with an instance that cannot be read is held: without its digest it would never settle,
+    and nobody would know why.
+    """
     with reading(engine) as db:
         rows = without_digest(db, _DIGESTS_AT_ONCE)
-    digests = {}
+    digests, unreadable = {}, []
     for row in rows:
         try:
             digests[row] = dataset_digest(store, row.place)
         except (StorageError, HeaderError) as error:
             log.warning("digest-not-computed", sop_uid=row.sop_uid, what=str(error))
-    if digests:
-        with writing(engine) as db:
-            set_digests(db, digests)
-    return len(digests)
+            if store.folder.is_dir():  # else it is the whole disk that is away
+                unreadable.append(row)
+    if not digests and not unreadable:
+        return 0
+    with writing(engine) as db:
+        set_digests(db, digests)
+        held = [hold(db, row.study_id, UNREADABLE.format(row.sop_uid)) for row in unreadable]
+    return len(digests) + sum(held)
 
 
 def dataset_digest(store: ObjectStore, place: Place) -> str:
