@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from node.dicom.requestor import Target
 from node.phantom.pacs import PhantomPacs
 from node.phantom.scanner import send_study
@@ -39,6 +41,8 @@ quiet_s = {quiet_s}
 [storage]
 database = "{database}"
 reserve_mb = 10
+journal_mb = 8
+journal_ahead = 0
 [listener]
 host = "127.0.0.1"
 port = {listen_port}
@@ -100,16 +104,21 @@ class RunningNode:
         self.wait("the listener accepts connections", answers)
 
     def pids(self) -> dict[str, int]:
-        """Return the process ids by name, the supervisor as `run`."""
+        """Return the process ids by name: the supervisor is `run`, the listener's child `wire`."""
 
         def read() -> dict[str, int] | None:
             try:
                 state = json.loads((self.settings.node.data / "run.json").read_text())
             except (OSError, ValueError):
                 return None
-            return {"run": state["supervisor"]} | {
+            pids = {"run": state["supervisor"]} | {
                 name: each["pid"] for name, each in state["processes"].items()
             }
+            try:
+                (wire,) = psutil.Process(pids["listen"]).children()
+            except (psutil.Error, ValueError):
+                return None  # it is being started
+            return pids | {"wire": wire.pid}
 
         return self.wait("the supervisor wrote its state", read)
 

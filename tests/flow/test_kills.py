@@ -27,9 +27,10 @@ from node.phantom.study import PhantomStudy, make_study
 
 pytestmark = pytest.mark.flow
 
-PROCESSES = ("run", "listen", "schedule", "work", "deliver", "web")
+PROCESSES = ("run", "listen", "wire", "schedule", "work", "deliver", "web")
 OWNER = {
-    "receive": "listen",
+    "receive": "wire",
+    "index": "listen",
     "settle": "schedule",
     "decide": "schedule",
     "claim": "work",
@@ -47,6 +48,7 @@ def owner(point: str) -> str:
 
 
 SAMPLE = [(point, owner(point)) for point in POINTS] + [
+    ("receive.after-sync", "listen"),
     ("infer.after", "run"),
     ("deliver.after-store", "listen"),
     ("write.before-commit", "schedule"),
