@@ -8,15 +8,31 @@ study that it touches, whatever the setting says.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import Connection, func, select
 
+from storage.choosing import Choice, choose
 from storage.database import now_ms
 from storage.filing import SAME_UID_IN_DOUBT, lock_studies
-from storage.instance_rows import Difference, NewInstance, Outcome, Recorded
+from storage.instance_rows import Difference, Doubt, NewInstance, Outcome, Recorded
 from storage.rows import insert_into, read_one
 from storage.study_moves import hold
 from storage.tables import Conflict, Instance, Series, Study, StudyState
+
+OTHER_CONTENT: Final = (
+    "Instance {sop_uid} came a second time with other content. Nothing is made or sent until a "
+    "person has decided which one counts and released the study."
+)
+
+
+class OnConflict(StrEnum):
+    """What to do when the same instance of the same patient comes with other content."""
+
+    FIRST = "first"  # the bytes that came first count
+    LAST = "last"  # the bytes that came last count
+    HOLD = "hold"  # the study is held until a person has decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +75,9 @@ def find_known(db: Connection, sop_uid: str) -> Known | None:
     return read_one(db, statement, Known)
 
 
-def record_known(db: Connection, new: NewInstance, known: Known) -> Recorded:
+def record_known(
+    db: Connection, new: NewInstance, known: Known, on_conflict: OnConflict
+) -> Recorded:
     """Record what came under a SOP Instance UID that is known: nothing, or a conflict."""
     answer = _nothing_new(new, known)
     if answer is not None:
@@ -70,7 +88,7 @@ def record_known(db: Connection, new: NewInstance, known: Known) -> Recorded:
     if locked is None:
         raise RuntimeError(f"instance {new.sop_uid} is not there any more")
     answer = _nothing_new(new, locked)
-    return _record_conflict(db, new, locked) if answer is None else answer
+    return _record_conflict(db, new, locked, on_conflict) if answer is None else answer
 
 
 def _nothing_new(new: NewInstance, known: Known) -> Recorded | None:
@@ -94,26 +112,36 @@ def _same_bytes(new: NewInstance, known: Known) -> bool:
     return new.digest != "" and new.digest == known.digest
 
 
-def _record_conflict(db: Connection, new: NewInstance, known: Known) -> Recorded:
-    in_doubt = _identity(new) != _identity(known)
-    if in_doubt:
-        kind = "identity"
-    elif new.difference is Difference.PIXELS:
-        kind = "pixels"
-    else:
-        kind = "header"
-    kept = _keep_beside(db, new, known, kind)
-    if kept and in_doubt:
+def _record_conflict(
+    db: Connection, new: NewInstance, known: Known, on_conflict: OnConflict
+) -> Recorded:
+    doubt = _doubt(new, known)
+    conflict_id = _keep_beside(db, new, known, doubt)
+    if conflict_id is None:
+        return _answer(Outcome.CONFLICT, known, kept=False)
+    held = True
+    if doubt is Doubt.IDENTITY:
         for study in lock_studies(db, (known.study_uid, new.study_uid)).values():
             hold(db, study.id, SAME_UID_IN_DOUBT.format(sop_uid=new.sop_uid))
-    return _answer(Outcome.CONFLICT, known, kept=kept, held=kept and in_doubt)
+    elif on_conflict is OnConflict.HOLD:
+        hold(db, known.study_id, OTHER_CONTENT.format(sop_uid=new.sop_uid))
+    else:
+        held = False
+        choose(db, conflict_id, Choice(on_conflict), who=f'on_conflict = "{on_conflict}"')
+    return _answer(Outcome.CONFLICT, known, kept=True, held=held, doubt=doubt)
 
 
-def _keep_beside(db: Connection, new: NewInstance, known: Known, kind: str) -> bool:
-    """Keep other bytes; False when the same ones are kept already."""
+def _doubt(new: NewInstance, known: Known) -> Doubt:
+    if _identity(new) != _identity(known):
+        return Doubt.IDENTITY
+    return Doubt.PIXELS if new.difference is Difference.PIXELS else Doubt.HEADER
+
+
+def _keep_beside(db: Connection, new: NewInstance, known: Known, kind: Doubt) -> int | None:
+    """Keep other bytes and return their row id; None when the same ones are kept already."""
     before = select(func.count()).select_from(Conflict)
     version = 2 + before.where(Conflict.instance_id == known.instance_id).scalar_subquery()
-    kept = db.execute(
+    return db.execute(
         insert_into(db, Conflict)
         .values(
             instance_id=known.instance_id,
@@ -146,7 +174,6 @@ def _keep_beside(db: Connection, new: NewInstance, known: Known, kind: str) -> b
         .on_conflict_do_nothing(index_elements=["instance_id", "checksum"])
         .returning(Conflict.id)
     ).scalar_one_or_none()
-    return kept is not None
 
 
 def _identity(of: NewInstance | Known) -> tuple[str, ...]:
@@ -165,7 +192,14 @@ def _differences(new: NewInstance, known: Known) -> str:
     return ", ".join(name for name, differs in names.items() if differs)
 
 
-def _answer(outcome: Outcome, known: Known, *, kept: bool, held: bool = False) -> Recorded:
+def _answer(
+    outcome: Outcome,
+    known: Known,
+    *,
+    kept: bool,
+    held: bool = False,
+    doubt: Doubt | None = None,
+) -> Recorded:
     return Recorded(
         outcome=outcome,
         study_id=known.study_id,
@@ -173,4 +207,5 @@ def _answer(outcome: Outcome, known: Known, *, kept: bool, held: bool = False) -
         instance_id=known.instance_id,
         kept=kept,
         held=held or known.state is StudyState.HELD,
+        doubt=doubt,
     )

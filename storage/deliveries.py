@@ -16,7 +16,7 @@ from sqlalchemy import Connection, String, bindparam, select, text, update
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all, read_one
 from storage.study_moves import reopen
-from storage.tables import Commitment, Delivery, DeliveryAttempt, DeliveryState
+from storage.tables import Commitment, Delivery, DeliveryAttempt, DeliveryState, Result
 
 _S = DeliveryState
 MOVES: Final[dict[DeliveryState, frozenset[DeliveryState]]] = {
@@ -35,8 +35,12 @@ MOVES: Final[dict[DeliveryState, frozenset[DeliveryState]]] = {
     _S.WITHDRAWN: frozenset({_S.OWED}),
 }
 
+SUPERSEDED: Final = "A newer result replaced this one before it was sent."
+INPUT_REPLACED: Final = "Other bytes count now for one of the images that it was made from."
+"""Why the node itself withdrew a delivery; it owes it again when a job ends in that result."""
+
 # The longest due delivery whose study is not held and whose peer is neither paused nor backing
-# off, and that nobody is working on. See `storage.queue.CLAIM` for SKIP LOCKED and the outer test.
+# off, and that nobody is working on. See `storage.queue.CLAIM` for the locks and the outer test.
 CLAIM: Final = {
     "sqlite": """
 UPDATE deliveries
@@ -76,7 +80,8 @@ UPDATE deliveries
                 AND (peer.next_try_ms IS NULL OR peer.next_try_ms <= :now_ms)
               ORDER BY delivery.run_after_ms, delivery.id
               LIMIT 1
-                FOR UPDATE OF delivery SKIP LOCKED)
+                FOR UPDATE OF delivery SKIP LOCKED
+                FOR SHARE OF study SKIP LOCKED)
 RETURNING id
 """,
 }
@@ -134,7 +139,10 @@ _COLUMNS = columns(Delivery, DeliveryRow)
 
 
 def owe(db: Connection, result_id: int, study_id: int, peer: str) -> DeliveryRow:
-    """Owe a result to a peer; what is owed already is returned as it is."""
+    """Owe a result to a peer; what is owed already is returned as it is.
+
+    What the node itself withdrew, because of images that did not count then, is owed again.
+    """
     at_ms = now_ms(db)
     statement = (
         insert_into(db, Delivery)
@@ -151,6 +159,15 @@ def owe(db: Connection, result_id: int, study_id: int, peer: str) -> DeliveryRow
     made = read_one(db, statement, DeliveryRow)
     if made is not None:
         return made
+    again = (
+        update(Delivery)
+        .where(Delivery.result_id == result_id)
+        .where(Delivery.peer == peer)
+        .where(Delivery.state == _S.WITHDRAWN)
+        .where(Delivery.sentence.in_([SUPERSEDED, INPUT_REPLACED]))
+        .values(state=_S.OWED, sentence="", run_after_ms=at_ms)
+    )
+    db.execute(again)
     found = select(*_COLUMNS).where(Delivery.result_id == result_id).where(Delivery.peer == peer)
     delivery = read_one(db, found, DeliveryRow)
     if delivery is None:
@@ -372,6 +389,27 @@ def hold(db: Connection, delivery_id: int, sentence: str) -> bool:
 def withdraw(db: Connection, delivery_id: int, sentence: str) -> bool:
     """`owed | sent | held -> withdrawn`, whoever works on it."""
     return _take_out(db, delivery_id, _S.WITHDRAWN, sentence)
+
+
+def withdraw_results_of(db: Connection, job_ids: Collection[int]) -> set[int]:
+    """Withdraw what is not sent yet of the results of jobs whose images do not count any more.
+
+    Returns:
+        Row ids of those deliveries that a peer has got already.
+    """
+    of_jobs = select(Result.id).where(Result.job_id.in_(job_ids))
+    db.execute(
+        update(Delivery)
+        .where(Delivery.result_id.in_(of_jobs))
+        .where(Delivery.state.in_([_S.OWED, _S.HELD]))
+        .values(state=_S.WITHDRAWN, sentence=INPUT_REPLACED, **_LET_GO)
+    )
+    sent = (
+        select(Delivery.id)
+        .where(Delivery.result_id.in_(of_jobs))
+        .where(Delivery.state.in_([_S.SENT, _S.STORED, _S.COMMITTED]))
+    )
+    return set(db.execute(sent).scalars())
 
 
 def resend(db: Connection, delivery_id: int) -> DeliveryRow | None:

@@ -42,16 +42,22 @@ class LockedStudy:
     issuer: str
     state: StudyState
 
+    def is_of(self, patient: tuple[str, str]) -> bool:
+        """Whether it is the study of a patient (ID, issuer)."""
+        return (self.patient_id, self.issuer) == patient
+
     def is_of_patient(self, new: NewInstance) -> bool:
         """Whether an instance is of this study's patient by its own header."""
-        return (self.patient_id, self.issuer) == (new.patient_id, new.issuer)
+        return self.is_of((new.patient_id, new.issuer))
 
 
 _LOCK = (
     select(Study.id, Study.uid, Study.patient_id, Study.issuer, Study.state)
     .where(Study.uid.in_(bindparam("uids", expanding=True, type_=String())))
     .order_by(Study.uid)
-    .with_for_update()
+    # Without this, whoever adds a result or job to a study would wait for its lock, and the two
+    # could wait for each other. What must not happen beside it takes a share lock.
+    .with_for_update(key_share=True)
 )
 
 

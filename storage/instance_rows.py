@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from storage.objects import Place
 from storage.rows import read_all, read_one
-from storage.tables import Instance, RevisionInstance, Series, Study
+from storage.tables import Instance, Revision, RevisionInstance, Series, Study
 
 
 class Difference(StrEnum):
@@ -77,6 +77,15 @@ class NewInstance:
         return dict(self.header() if callable(self.header) else self.header)
 
 
+class Doubt(StrEnum):
+    """What is in doubt after an instance was recorded."""
+
+    IDENTITY = "identity"  # its UID is known with another patient, accession, study or series
+    PATIENT = "patient"  # its study is known with another patient; it is new and does not count
+    HEADER = "header"  # its UID is known with other elements
+    PIXELS = "pixels"  # its UID is known with other pixel data
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What became of an instance.
@@ -84,6 +93,7 @@ class Recorded:
     Attributes:
         kept: Whether a row now points at the given place. If not, its bytes may be deleted.
         held: Whether the study is held after this.
+        doubt: What a person may want to look at, once: a repeated conflict is none.
     """
 
     outcome: Outcome
@@ -92,6 +102,7 @@ class Recorded:
     instance_id: int
     kept: bool
     held: bool
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +163,17 @@ def list_instances(
 def instances_of_revision(
     db: Connection, revision_id: int, series_id: int | None = None
 ) -> list[InstanceRow]:
-    """Return the instances that counted in a revision, of one series or of all."""
+    """Return the instances that count in a revision, of one series or of all.
+
+    Never one that is another patient's, or in another study, because other bytes count by now.
+    """
     statement = (
         _INSTANCES.join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
-        .where(RevisionInstance.revision_id == revision_id)
+        .join(Revision, Revision.id == RevisionInstance.revision_id)
+        .where(Revision.id == revision_id)
+        .where(Revision.study_id == Study.id)
+        .where(Instance.patient_id == Study.patient_id)
+        .where(Instance.issuer == Study.issuer)
         .order_by(Instance.id)
     )
     if series_id is not None:

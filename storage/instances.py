@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from storage.conflicts import find_known, record_known
+from storage.conflicts import OnConflict, find_known, record_known
 from storage.database import now_ms
+from storage.doubts import audit_doubts
 from storage.filing import (
     CLAIMED_BEFORE,
     OTHER_PATIENT,
@@ -23,6 +24,7 @@ from storage.filing import (
 )
 from storage.instance_rows import (
     Difference,
+    Doubt,
     InstanceRow,
     NewInstance,
     Outcome,
@@ -40,8 +42,10 @@ __all__ = [
     "OTHER_PATIENT",
     "SAME_UID_IN_DOUBT",
     "Difference",
+    "Doubt",
     "InstanceRow",
     "NewInstance",
+    "OnConflict",
     "Outcome",
     "Recorded",
     "find_instance",
@@ -51,18 +55,28 @@ __all__ = [
 ]
 
 
-def record_instance(db: Connection, new: NewInstance) -> Recorded:
+def record_instance(
+    db: Connection, new: NewInstance, *, on_conflict: OnConflict = OnConflict.FIRST
+) -> Recorded:
     """Record one instance, exactly once, whoever else records at the same moment.
 
     Args:
         db: A writing transaction. One that records several instances must keep to one study,
             or two of them may wait for each other (then one gets `StorageAway` and tries again).
         new: The instance; its bytes are durable already.
+        on_conflict: Which bytes count when only header or pixels differ.
 
     Returns:
         What became of it. A second patient under one Study Instance UID, and a second identity
         under one SOP Instance UID, hold the study.
     """
+    recorded = record_unaudited(db, new, on_conflict)
+    audit_doubts(db, [(new, recorded)])
+    return recorded
+
+
+def record_unaudited(db: Connection, new: NewInstance, on_conflict: OnConflict) -> Recorded:
+    """Record one instance; the caller audits what is in doubt at the end of its transaction."""
     known = find_known(db, new.sop_uid)
     if known is None:
         # If another listener wins the race for this SOP Instance UID, a study or series that was
@@ -76,7 +90,7 @@ def record_instance(db: Connection, new: NewInstance) -> Recorded:
         known = find_known(db, new.sop_uid)
         if known is None:
             raise RuntimeError(f"instance {new.sop_uid} is neither new nor known")
-    return record_known(db, new, known)
+    return record_known(db, new, known, on_conflict)
 
 
 def _record_new(db: Connection, new: NewInstance) -> Recorded | None:
@@ -89,17 +103,18 @@ def _record_new(db: Connection, new: NewInstance) -> Recorded | None:
         return None
     count_in_series(db, series_id, 1, at_ms)
     arrive_again(db, study.id, at_ms)
-    held = study.state is StudyState.HELD
+    doubt = None
     if not study.is_of_patient(new):
         hold(db, study.id, OTHER_PATIENT.format(sop_uid=new.sop_uid))
-        held = True
+        doubt = Doubt.PATIENT
     return Recorded(
         outcome=Outcome.NEW,
         study_id=study.id,
         series_id=series_id,
         instance_id=instance_id,
         kept=True,
-        held=held,
+        held=doubt is not None or study.state is StudyState.HELD,
+        doubt=doubt,
     )
 
 

@@ -11,16 +11,26 @@ deliveries they owe are committed together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, String, bindparam, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    bindparam,
+    exists,
+    func,
+    select,
+    text,
+    update,
+)
 
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all, read_one
 from storage.study_moves import reopen
-from storage.tables import Attempt, Job, JobState
+from storage.tables import Attempt, Job, JobState, Study, StudyState
 
 MOVES: Final[dict[JobState, frozenset[JobState]]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
@@ -35,10 +45,16 @@ MOVES: Final[dict[JobState, frozenset[JobState]]] = {
 WORKER_LOST: Final = "worker-lost"
 """Error code of a job whose lease ran out."""
 
+VOID: Final = "void "
+"""How the key of a job begins whose images are not any more what they were: it stands for no
+work, so that the same images may be queued again if they ever count again."""
+
 # The most urgent job that is due, of a study that is not held. In PostgreSQL workers skip each
 # other's rows, and the outer test of the state is what keeps a job from going to two of them:
-# the inner select may have read the row before another claim changed it. SQLite has one writer
-# at a time and needs neither; the outer test stays the same.
+# the inner select may have read the row before another claim changed it. The share lock on the
+# study keeps it from being held between this look and this commit; a study that is receiving in
+# this moment is skipped. SQLite has one writer at a time and needs none of it; the outer test
+# stays the same.
 CLAIM: Final = {
     "sqlite": """
 UPDATE jobs
@@ -72,7 +88,8 @@ UPDATE jobs
                 AND study.state <> 'held'
               ORDER BY job.priority DESC, job.run_after_ms, job.id
               LIMIT 1
-                FOR UPDATE OF job SKIP LOCKED)
+                FOR UPDATE OF job SKIP LOCKED
+                FOR SHARE OF study SKIP LOCKED)
 RETURNING id
 """,
 }
@@ -166,6 +183,11 @@ class JobRow:
     created_ms: int
     started_ms: int | None
     finished_ms: int | None
+
+    @property
+    def is_void(self) -> bool:
+        """Whether its images are not any more what they were when it was queued."""
+        return self.dedup_key.startswith(VOID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,12 +313,15 @@ def finish(
         seconds: Wall seconds by stage.
 
     Returns:
-        False when the job is no longer the caller's: nothing was changed, its work is void.
+        False when the job is no longer the caller's, or its study is held: nothing was changed,
+        its work is void.
     """
     at_ms = now_ms(db)
+    held = select(Study.id).where(Study.id == Job.study_id).where(Study.state == StudyState.HELD)
     statement = (
         update(Job)
         .where(*_held(job_id, attempt, worker))
+        .where(~exists(held))
         .values(
             state=JobState.DONE,
             worker=None,
@@ -457,6 +482,21 @@ def cancel(db: Connection, job_id: int, reason: str = "A person cancelled it.") 
     return True
 
 
+def void(db: Connection, job_ids: Collection[int], reason: str) -> None:
+    """Let jobs stand for nothing any more, because other bytes count for one of their images.
+
+    Those that have not ended are cancelled; a finished one stays as it is. None can run again.
+
+    Args:
+        db: A writing transaction that holds their studies.
+        job_ids: Row ids.
+        reason: Sentence for those that are cancelled.
+    """
+    for job_id in sorted(job_ids):
+        cancel(db, job_id, reason)
+        db.execute(update(Job).where(Job.id == job_id).values(dedup_key=f"{VOID}{job_id}"))
+
+
 def requeue(db: Connection, job_id: int) -> JobRow | None:
     """Run a job again because a person wants it; its study is open again.
 
@@ -464,10 +504,11 @@ def requeue(db: Connection, job_id: int) -> JobRow | None:
     stays as it is, and a new row with the next run number is queued.
 
     Returns:
-        The queued job, or None when there is no such job or it is queued or running already.
+        The queued job, or None when there is no such job, it is queued or running already, or
+        other bytes count now for one of its images: then the study's next revision has its own.
     """
     job = find_job(db, job_id)
-    if job is None or job.state in {JobState.QUEUED, JobState.RUNNING}:
+    if job is None or job.state in {JobState.QUEUED, JobState.RUNNING} or job.is_void:
         return None
     queued = _run_again(db, job) if job.state is JobState.DONE else _back_to_queue(db, job)
     if queued is not None:

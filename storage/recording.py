@@ -18,7 +18,9 @@ from typing import Final
 
 from sqlalchemy import Connection, String, bindparam, select
 
+from storage.conflicts import OnConflict
 from storage.database import now_ms
+from storage.doubts import audit_doubts
 from storage.filing import (
     LockedStudy,
     arrive_again,
@@ -28,7 +30,7 @@ from storage.filing import (
     lock_studies,
 )
 from storage.instance_rows import NewInstance, Outcome, Recorded
-from storage.instances import record_instance
+from storage.instances import record_unaudited
 from storage.tables import Series, StudyState
 
 # Which of these UIDs are known. A list is one parameter here: SQLAlchemy's IN costs a parameter
@@ -91,7 +93,12 @@ ON CONFLICT (sop_uid) DO NOTHING
 }
 
 
-def record_batch(db: Connection, batch: Sequence[NewInstance]) -> list[Recorded]:
+def record_batch(
+    db: Connection,
+    batch: Sequence[NewInstance],
+    *,
+    on_conflict: OnConflict = OnConflict.FIRST,
+) -> list[Recorded]:
     """Record instances of one or several studies in the order in which they came.
 
     Args:
@@ -99,16 +106,19 @@ def record_batch(db: Connection, batch: Sequence[NewInstance]) -> list[Recorded]
             unusual instances between may wait for each other; then one gets `StorageAway` and
             tries again.
         batch: Some hundred at most; their bytes are durable already.
+        on_conflict: Which bytes count when only header or pixels differ.
 
     Returns:
         What became of each, in the order of `batch`. `Outcome.COMPARE` asks the caller to compare
         the bytes with those that count now, and to record the instance again.
     """
-    work = _Batch(db, batch)
+    work = _Batch(db, batch, on_conflict)
     for number, new in enumerate(batch):
         work.take(number, new)
     work.end_run()
-    return [work.answers[number] for number in range(len(batch))]
+    answers = [work.answers[number] for number in range(len(batch))]
+    audit_doubts(db, zip(batch, answers, strict=True))
+    return answers
 
 
 @dataclass(slots=True)
@@ -117,6 +127,7 @@ class _Batch:
 
     db: Connection
     batch: Sequence[NewInstance]
+    on_conflict: OnConflict
     answers: dict[int, Recorded] = field(default_factory=dict)
     _run: list[int] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -162,7 +173,7 @@ class _Batch:
         for number in numbers:
             new = self.batch[number]
             self._seen.add(new.sop_uid)
-            self.answers[number] = record_instance(self.db, new)
+            self.answers[number] = record_unaudited(self.db, new, self.on_conflict)
         self._lock()
 
     def _lock(self) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from storage.database import now_ms
+from storage.deliveries import SUPERSEDED
 from storage.errors import StorageRefused
 from storage.objects import Place
 from storage.rows import columns, insert_into, read_all, read_one
 from storage.tables import Delivery, DeliveryState, Result
-
-SUPERSEDED: Final = "A newer result replaced this one before it was sent."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +172,9 @@ def list_results(
 def supersede(db: Connection, old_id: int, new_id: int) -> bool:
     """Mark a result as replaced; what of it was not being sent yet is withdrawn.
 
+    If the old one had replaced the new one before (other images counted for a while), the new one
+    and those of its job are not replaced any more.
+
     Returns:
         Whether it was not replaced before.
     """
@@ -191,5 +193,12 @@ def supersede(db: Connection, old_id: int, new_id: int) -> bool:
         .where(Delivery.state.in_([DeliveryState.OWED, DeliveryState.HELD]))
         .where(Delivery.worker.is_(None))
         .values(state=DeliveryState.WITHDRAWN, sentence=SUPERSEDED)
+    )
+    maker = select(Result.job_id).where(Result.id == new_id).scalar_subquery()
+    db.execute(
+        update(Result)
+        .where(Result.superseded_by == old_id)
+        .where(Result.job_id == maker)
+        .values(superseded_by=None)
     )
     return True

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, select
 
 from storage.associations import AssociationRow, list_associations
+from storage.conflict_rows import ConflictRow, count_other_patients, list_conflicts
 from storage.decisions import DecisionRow, list_decisions
 from storage.deliveries import (
     CommitmentRow,
@@ -19,10 +20,9 @@ from storage.deliveries import (
     list_deliveries,
     list_delivery_attempts,
 )
-from storage.objects import Place
+from storage.notices import NoticeRow, notices_of_study
 from storage.queue import AttemptRow, JobRow, list_attempts, list_jobs
 from storage.results import ResultRow, list_results
-from storage.rows import columns, read_all
 from storage.study_rows import (
     RevisionRow,
     SeriesRow,
@@ -31,30 +31,7 @@ from storage.study_rows import (
     list_revisions,
     list_series,
 )
-from storage.tables import Conflict, Instance, RevisionInstance, Series
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConflictRow:
-    """A row of `conflicts`, with the SOP Instance UID that means two things."""
-
-    id: int
-    instance_id: int
-    sop_uid: str
-    kind: str
-    study_uid: str
-    detail: str
-    digest: str
-    object_name: str
-    offset: int
-    length: int
-    sender: str
-    received_ms: int
-
-    @property
-    def place(self) -> Place:
-        """Where the bytes that were not counted lie."""
-        return Place(name=self.object_name, offset=self.offset, length=self.length)
+from storage.tables import RevisionInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +71,20 @@ class JobStory:
 
 @dataclass(frozen=True, slots=True)
 class StudyStory:
-    """Everything that people are shown of one study; lists run from the oldest to the newest."""
+    """Everything that people are shown of one study; lists run from the oldest to the newest.
+
+    Attributes:
+        other_patients: Instances under its UID that are of another patient, and do not count.
+        notices: What peers said about it beside sending it.
+    """
 
     study: StudyRow
     series: tuple[SeriesRow, ...]
     instance_count: int
     associations: tuple[AssociationRow, ...]
     conflicts: tuple[ConflictRow, ...]
+    other_patients: int
+    notices: tuple[NoticeRow, ...]
     revisions: tuple[RevisionStory, ...]
     jobs: tuple[JobStory, ...]
 
@@ -118,7 +102,9 @@ def story(db: Connection, study_id: int) -> StudyStory | None:
         series=series,
         instance_count=sum(one.instance_count for one in series),
         associations=tuple(reversed(list_associations(db, study_id=study_id))),
-        conflicts=tuple(list_conflicts(db, study)),
+        conflicts=tuple(list_conflicts(db, study_uid=study.uid)),
+        other_patients=count_other_patients(db, study_id),
+        notices=tuple(notices_of_study(db, study.uid)),
         revisions=tuple(
             RevisionStory(
                 revision,
@@ -136,21 +122,6 @@ def story(db: Connection, study_id: int) -> StudyStory | None:
             for job in reversed(list_jobs(db, study_id=study_id))
         ),
     )
-
-
-def list_conflicts(db: Connection, study: StudyRow) -> list[ConflictRow]:
-    """Return the conflicts about a study's instances, and about those that claim to be its."""
-    statement = (
-        select(
-            *(c for c in columns(Conflict, ConflictRow)),
-            Instance.sop_uid,
-        )
-        .join(Instance, Instance.id == Conflict.instance_id)
-        .join(Series, Series.id == Instance.series_id)
-        .where(or_(Series.study_id == study.id, Conflict.study_uid == study.uid))
-        .order_by(Conflict.id)
-    )
-    return read_all(db, statement, ConflictRow)
 
 
 def _count_instances(db: Connection, revision_id: int) -> int:
