@@ -30,6 +30,7 @@ from node.dicom.indexing import (
 from node.dicom.wire.link import Message
 from storage.associations import AssociationOutcome, close_association, open_association
 from storage.callers import refused
+from storage.conflicts import OnConflict
 from storage.database import Connection, Engine, writing
 from storage.errors import StorageAway, StorageError, StorageRefused
 from storage.objects import ObjectStore, Place
@@ -72,14 +73,18 @@ class _Progress:
 class Books:
     """Keeps the rows of receiving. `tell` may be called from any thread."""
 
-    def __init__(self, engine: Engine, store: ObjectStore, owner: str) -> None:
+    def __init__(
+        self, engine: Engine, store: ObjectStore, owner: str, *, on_conflict: OnConflict
+    ) -> None:
         """Make ready; `start` begins.
 
         Args:
             engine: The node's database.
             store: The node's objects.
             owner: The name of the node, to which its segments belong.
+            on_conflict: Which bytes count when others come under a known UID.
         """
+        self._on_conflict = on_conflict
         self._engine = engine
         self._store = store
         self._owner = owner
@@ -142,7 +147,12 @@ class Books:
 
     def _catch_up(self, leave: frozenset[str]) -> dict[str, int]:
         ends = catch_up(
-            self._engine, self._store, self._owner, association_of=self._find, leave=leave
+            self._engine,
+            self._store,
+            self._owner,
+            association_of=self._find,
+            on_conflict=self._on_conflict,
+            leave=leave,
         )
         self._progress.update({name: _Progress(at) for name, at in ends.items()})
         return ends
@@ -255,7 +265,13 @@ class Books:
     ) -> list[Place]:
         if not records:
             return []
-        free = index_records(db, records, store=self._store, association_of=self._find)
+        free = index_records(
+            db,
+            records,
+            store=self._store,
+            association_of=self._find,
+            on_conflict=self._on_conflict,
+        )
         for name, each in progress.items():
             if not set_indexed(db, name, each.at, sealed=False):
                 note_segment(db, name, (self._store.folder / name).stat().st_size)

@@ -22,10 +22,17 @@ from node.dicom.filemeta import read_file_meta
 from node.dicom.header import HeaderError, facts_of, routing_of
 from node.dicom.values import unpack
 from storage.associations import association_of as find_association
+from storage.conflicts import OnConflict
 from storage.database import Connection, Engine, reading, writing
 from storage.digests import set_digests, without_digest
 from storage.errors import StorageError
-from storage.instance_rows import Difference, NewInstance, Outcome, Recorded, find_instance
+from storage.instance_rows import (
+    Difference,
+    NewInstance,
+    Outcome,
+    Recorded,
+    find_instance,
+)
 from storage.instances import record_instance
 from storage.objects import ObjectStore, Place
 from storage.places import places_under
@@ -55,6 +62,7 @@ def index_records(
     *,
     store: ObjectStore,
     association_of: Associations,
+    on_conflict: OnConflict,
 ) -> list[Place]:
     """Make the rows of records; return the places that nothing refers to, to be freed after commit.
 
@@ -63,6 +71,7 @@ def index_records(
         records: At most `BATCH`; their bytes are durable.
         store: Where those lie.
         association_of: Finds the association that a record names.
+        on_conflict: Which bytes count when others come under a known UID.
     """
     batch, places = [], []
     for record in records:
@@ -71,21 +80,27 @@ def index_records(
             places.append(record.place)
         except HeaderError as error:  # it was judged before it was answered
             log.warning("record-not-indexed", segment=record.segment, code=error.fault.code)
-    answers = record_batch(db, batch)
+    answers = record_batch(db, batch, on_conflict=on_conflict)
     return [
         place
         for new, place, answer in zip(batch, places, answers, strict=True)
-        if _is_free(db, store, new, answer)
+        if _is_free(db, store, new, answer, on_conflict)
     ]
 
 
-def _is_free(db: Connection, store: ObjectStore, new: NewInstance, answer: Recorded) -> bool:
+def _is_free(
+    db: Connection,
+    store: ObjectStore,
+    new: NewInstance,
+    answer: Recorded,
+    on_conflict: OnConflict,
+) -> bool:
     """Return whether no row refers to the bytes of a recorded instance."""
     if answer.outcome is Outcome.COMPARE:
         compared = _compared(db, store, new)
         if compared is None:
             return False
-        answer = record_instance(db, compared)
+        answer = record_instance(db, compared, on_conflict=on_conflict)
     if answer.outcome is Outcome.CONFLICT:
         log.warning("instance-conflict", sop_uid=new.sop_uid, study_id=answer.study_id)
     if answer.kept:
@@ -140,6 +155,7 @@ def catch_up(
     owner: str,
     *,
     association_of: Associations,
+    on_conflict: OnConflict,
     leave: frozenset[str] = frozenset(),
 ) -> dict[str, int]:
     """Index every record of the owner's segments that has no rows yet.
@@ -149,6 +165,7 @@ def catch_up(
         store: The node's objects.
         owner: Whose segments.
         association_of: As for `index_records`.
+        on_conflict: As for `index_records`.
         leave: Segments that another process still writes to.
 
     Returns:
@@ -169,6 +186,7 @@ def catch_up(
                     records,
                     store=store,
                     association_of=association_of,
+                    on_conflict=on_conflict,
                 )
                 note_segment(db, name, size)
                 at = records[-1].offset + records[-1].span

@@ -29,6 +29,7 @@ from node.dicom.wires import Wire, Wires
 from node.errors import LimnerError, setup_error
 from node.settings import Settings, load_settings
 from storage.associations import close_lost
+from storage.conflicts import OnConflict
 from storage.database import Engine, writing
 from storage.errors import StorageError
 from storage.objects import ObjectStore
@@ -88,7 +89,12 @@ class _Keeper:
         self._store = store
         self._stop = stop
         self._stamps = _stamps(settings)
-        self._books = Books(engine, store, settings.node.name)
+        self._books = Books(
+            engine,
+            store,
+            settings.node.name,
+            on_conflict=OnConflict(settings.storage.on_conflict),
+        )
         self._acting = ThreadPoolExecutor(2, thread_name_prefix="dicom-act")
         self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
         self._sockets = _sockets(settings)
