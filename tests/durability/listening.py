@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,6 +31,8 @@ from storage.instances import InstanceRow, list_instances
 from storage.objects import ObjectStore
 from storage.tables import Conflict
 
+from .sending import Association, Senders
+
 Found = TypeVar("Found")
 
 CONFIG: Final = """
@@ -37,6 +40,7 @@ CONFIG: Final = """
 name = "test"
 [storage]
 reserve_mb = 1
+journal_mb = {journal_mb}
 [listener]
 host = "127.0.0.1"
 port = {port}
@@ -170,22 +174,42 @@ class Listening:
         self.wait("the killed process is gone", lambda: not _lives(pid, created) or None)
 
     def wait_listening(self) -> None:
-        """Wait until peers can connect; start it when it does not run, as systemd would."""
+        """Wait until peers can associate; start it when it does not run, as systemd would.
 
-        def connects() -> bool | None:
+        It associates only when it has indexed what it found on disk.
+        """
+
+        def associates() -> bool | None:
             self.start()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0 or None
+            if len(self.processes()) < 2:  # else a wire whose keeper died might answer
+                return None
+            try:
+                Association(self.port).release()
+            except OSError:
+                return None
+            return True
 
-        self.wait("the listener accepts connections", connects)
+        self.wait("the listener accepts associations", associates)
+
+    def serve(self, senders: Senders) -> None:
+        """Let senders end with success for all that they began."""
+
+        def served() -> bool | None:
+            self.start()
+            return not senders.busy() or None
+
+        senders.stop()
+        self.wait("every sender has success for its last object", served, timeout_s=60)
 
     def wait(self, what: str, look: Callable[[], Found | None], *, timeout_s: float = 30) -> Found:
         """Look until it is so; fail with the listener's log if it never is."""
         until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
+        while True:
             found = look()
             if found is not None:
                 return found
+            if time.monotonic() >= until:
+                break
             time.sleep(0.02)
         tail = self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
         raise AssertionError(f"not within {timeout_s} s: {what}\n{tail}")
@@ -228,16 +252,30 @@ def _lives(pid: int, created: float) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that no outgoing connection is given while the listener is down.
+
+    In the range of outgoing ports a sender's retries may take the port, or even connect to
+    themselves.
+    """
+    rng = random.Random()
+    while True:
+        port = rng.randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
-def made_listening(folder: Path, log: Path, nursery: Nursery) -> Iterator[Listening]:
-    """Make a node's folder with an empty database; whatever happens, its processes end."""
+def made_listening(
+    folder: Path, log: Path, nursery: Nursery, *, journal_mb: int = 4
+) -> Iterator[Listening]:
+    """Make a node's folder with an empty database; whatever happens, its processes end.
+
+    The journal's files are small by default, so that new ones are begun all the time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "limner.toml").write_text(CONFIG.format(port=_free_port()), encoding="utf-8")
+    text = CONFIG.format(port=_free_port(), journal_mb=journal_mb)
+    (folder / "limner.toml").write_text(text, encoding="utf-8")
     listening = Listening(folder, log, nursery)
     migrate(listening.settings.storage.database_url)
     try:

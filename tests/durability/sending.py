@@ -15,6 +15,7 @@ import random
 import socket
 import struct
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,11 +85,20 @@ def made(seed: int, number: int, *, large: bool = False) -> Made:
 
 @dataclass(slots=True)
 class Ledger:
-    """What was sent and what was answered, for all senders of a test."""
+    """What was sent and what was answered, for all senders of a test.
+
+    Attributes:
+        acknowledged: Answered with success, by SOP Instance UID.
+        offered: Begun to be sent.
+        in_flight: Of these, on their way at this moment.
+        in_doubt: Retracted: answered with success, which does not count.
+        tries: How often an object was sent, or a part of it.
+    """
 
     acknowledged: dict[str, Made] = field(default_factory=dict)
     offered: dict[str, Made] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
+    in_doubt: set[str] = field(default_factory=set)
     tries: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -112,6 +122,14 @@ class Ledger:
         with self.changed:
             return self.changed.wait_for(lambda: len(self.acknowledged) >= count, timeout_s)
 
+    def retract(self, before: Mapping[str, Made]) -> None:
+        """Forget the answers that came after `before`, once no try is under way any more."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: not self.in_flight, _TIMEOUT_S)
+            for uid in self.acknowledged.keys() - before.keys():
+                self.in_doubt.add(uid)
+                del self.acknowledged[uid]
+
     def now(self) -> dict[str, Made]:
         """Return what is acknowledged at this moment."""
         with self.changed:
@@ -130,14 +148,13 @@ class Senders:
         for thread in self._threads:
             thread.start()
 
-    def finish(self) -> None:
-        """End them when each has got its last object acknowledged."""
+    def stop(self) -> None:
+        """Begin no more objects; those that were begun are still sent until they are answered."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-        stuck = [thread.name for thread in self._threads if thread.is_alive()]
-        self.abandon()
-        assert not stuck, f"after 60 s {len(stuck)} senders have no success for their last object"
+
+    def busy(self) -> int:
+        """Return how many senders have no success yet for their last object."""
+        return sum(thread.is_alive() for thread in self._threads)
 
     def abandon(self) -> None:
         """End them where they are, and whatever they have not got acknowledged."""
@@ -202,8 +219,20 @@ class Association:
 
     def store(self, one: Made) -> int:
         """Send an object and return the status of the answer."""
+        self.send(self.encode(one))
+        return self.answer(one)
+
+    def encode(self, one: Made) -> bytes:
+        """Return what is to be sent to store an object."""
+        return encode_c_store(one, self._max_pdu)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def answer(self, one: Made) -> int:
+        """Wait for the answer to an object that was sent whole, and return its status."""
         self.sent += 1
-        self._socket.sendall(encode_c_store(one, self._max_pdu))
         kind, body = self._pdu()
         if kind != 4:
             raise ConnectionError(f"PDU {kind:02X} instead of an answer")

@@ -1,10 +1,11 @@
 """An instance answered with success is there after a crash at any moment of a recorded session.
 
-A short session (30 instances over three associations, one of several megabytes) is recorded: every
-write, sync and name, and every answer. Then the tree of files is rebuilt as a crash at this or that
-moment may have left it, by a strict reading of POSIX, and the node is started on it. It must have
-every instance that was answered for before the crash, byte for byte, and nothing torn; once with
-the database as the crash left it, once with an empty one.
+A short session is recorded: every write, sync and name, and every answer. It has 45 instances over
+three associations, one of several megabytes; in the middle all processes are killed and started
+again. Then the tree of files is rebuilt as a crash at this or that moment may have left it, by a
+strict reading of POSIX, and the node looks at it. It must have every instance that was answered for
+before the crash, byte for byte, and nothing torn; once with the database as the crash left it, once
+with an empty one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import os
 import random
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +22,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from node.dicom.indexing import association_finder, catch_up
+from storage.database import open_engine
+from storage.objects import ObjectStore
 
 from .listening import Listening, Nursery, made_listening, made_nursery
 from .recording import (
@@ -41,9 +47,11 @@ pytestmark = [
 ]
 
 ASSOCIATIONS: Final = 3
-INSTANCES: Final = 30
+INSTANCES: Final = 45
+BEFORE_THE_KILL: Final = 15
 LARGE: Final = 17
-CRASHES: Final = 60
+CRASHES: Final = 200
+STARTS: Final = 10
 LUCKS: Final = tuple(Luck)
 SEED = int(os.environ.get("LIMNER_TEST_SEED", "12"))
 
@@ -113,14 +121,14 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
         empty = shutil.copyfile(database, folder / "empty")
         start = Replay(node)
         listening.wait_listening()
-        senders = [
-            threading.Thread(target=send, args=(listening.port, objects[first::ASSOCIATIONS]))
-            for first in range(ASSOCIATIONS)
-        ]
-        for sender in senders:
-            sender.start()
-        for sender in senders:
-            sender.join()
+        send(listening.port, objects[:BEFORE_THE_KILL])
+        unfinished = Association(listening.port)
+        data = unfinished.encode(objects[LARGE])
+        unfinished.send(data[: len(data) // 2])
+        listening.kill()
+        unfinished.close()
+        listening.wait_listening()
+        send(listening.port, objects[BEFORE_THE_KILL:])
         listening.stop()
     return Session(start, read_log(log), {one.message_id: one for one in objects}, empty)
 
@@ -130,19 +138,58 @@ def database_of(listening: Listening) -> Path:
 
 
 def send(port: int, objects: Sequence[Made]) -> None:
-    association = Association(port)
-    for one in objects:
-        association.store(one)
-    association.release()
+    """Send objects over several associations at once."""
+
+    def send_some(some: Sequence[Made]) -> None:
+        association = Association(port)
+        for one in some:
+            association.store(one)
+        association.release()
+
+    senders = [
+        threading.Thread(target=send_some, args=(objects[first::ASSOCIATIONS],))
+        for first in range(ASSOCIATIONS)
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder in memory, where there is one: what is written there is read once."""
+    memory = Path("/dev/shm")  # noqa: S108  a name of its own is made there
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="limner-crash-") as made_there:
+        yield Path(made_there)
+
+
+def recover_by_listener(listening: Listening) -> None:
+    """Let `limner listen` find what there is, and see that it sweeps what nobody refers to."""
+    listening.wait_listening()
+    wait_swept(listening)
+
+
+def recover_here(listening: Listening) -> None:
+    """Do what `limner listen` does before it lets peers connect, without starting a process."""
+    settings = listening.settings
+    engine = open_engine(settings.storage.database_url)
+    store = ObjectStore(settings.storage.objects)
+    try:
+        catch_up(engine, store, settings.node.name, association_of=association_finder({}))
+    finally:
+        engine.dispose()
 
 
 def check_crashes(
     session: Session,
     crashes: Iterable[Crash],
     folder: Path,
+    recover: Callable[[Listening], None],
     nursery: Nursery,
-    *,
-    patience_s: float = 30,
 ) -> int:
     """Check what the node finds after each crash; return how many crashes that were.
 
@@ -163,17 +210,12 @@ def check_crashes(
         replay.leave(left, crash.luck, random.Random(f"{SEED}/{crash}"))
         listening = Listening(left, folder / "log.txt", nursery)
         if crash.database_lost:
-            database = database_of(listening)
-            for file in database.parent.glob(f"{database.name}*"):
-                file.unlink()
-            shutil.copyfile(session.empty_database, database)
+            lose_database(listening, session.empty_database)
         make_old(listening)
         acknowledged = {one.uid: one for given, one in answers.items() if given <= at}
         try:
-            listening.start()
-            check_kept(listening, acknowledged, offered=offered, patience_s=patience_s)
-            wait_swept(listening)
-            check_kept(listening, acknowledged, offered=offered, patience_s=patience_s)
+            recover(listening)
+            check_kept(listening, acknowledged, offered=offered, patience_s=0)
         except AssertionError as error:
             error.add_note(f"seed {SEED}, {crash} of {len(session.events)} events, in {left}")
             raise
@@ -184,39 +226,63 @@ def check_crashes(
     return count
 
 
+def lose_database(listening: Listening, empty: Path) -> None:
+    database = database_of(listening)
+    for file in database.parent.glob(f"{database.name}*"):
+        file.unlink()
+    shutil.copyfile(empty, database)
+
+
+def some_crashes(session: Session, count: int) -> list[Crash]:
+    """Return crashes at random moments."""
+    rng = random.Random(SEED)
+    return [
+        Crash(rng.randrange(len(session.events) + 1), rng.choice(LUCKS), rng.random() < 0.5)
+        for _ in range(count)
+    ]
+
+
 @pytest.mark.parametrize("database_lost", [False, True], ids=["database-as-left", "no-database"])
 def test_every_instance_is_durable_when_it_is_answered_for(
-    session: Session, nursery: Nursery, tmp_path: Path, database_lost: bool
+    session: Session, nursery: Nursery, folder: Path, database_lost: bool
 ) -> None:
     crashes = [Crash(position, Luck.NONE, database_lost) for position in session.answers()]
 
-    assert check_crashes(session, crashes, tmp_path, nursery) == INSTANCES
+    assert check_crashes(session, crashes, folder, recover_here, nursery) == INSTANCES
 
 
 def test_a_crash_at_any_moment_keeps_what_was_answered_for_and_nothing_torn(
-    session: Session, nursery: Nursery, tmp_path: Path
+    session: Session, nursery: Nursery, folder: Path
 ) -> None:
-    rng = random.Random(SEED)
-    crashes = [
-        Crash(rng.randrange(len(session.events) + 1), rng.choice(LUCKS), rng.random() < 0.5)
-        for _ in range(CRASHES)
-    ]
+    crashes = some_crashes(session, CRASHES)
 
-    count = check_crashes(session, crashes, tmp_path, nursery)
+    count = check_crashes(session, crashes, folder, recover_here, nursery)
     tell(f"{count} crashes of {len(session.events)} events, none loses or tears an instance")
+
+
+def test_a_listener_started_after_a_crash_keeps_the_same_and_sweeps_the_rest(
+    session: Session, nursery: Nursery, folder: Path
+) -> None:
+    last = max(session.answers())
+    crashes = [*some_crashes(session, STARTS), Crash(last, Luck.NONE, True)]
+
+    count = check_crashes(session, crashes, folder, recover_by_listener, nursery)
+    tell(f"{count} starts of the listener, none loses, tears or leaves an instance")
 
 
 @pytest.mark.accept
 @pytest.mark.timeout(7200)
 def test_a_crash_at_every_moment_keeps_what_was_answered_for_and_nothing_torn(
-    session: Session, nursery: Nursery, tmp_path: Path
+    session: Session, nursery: Nursery, folder: Path
 ) -> None:
-    crashes = [  # each luck with and without the database within any six events
-        Crash(position, LUCKS[position % len(LUCKS)], position % 2 == 0)
+    crashes = [
+        Crash(position, luck, database_lost)
         for position in range(len(session.events) + 1)
+        for luck in LUCKS
+        for database_lost in (False, True)
     ]
 
-    count = check_crashes(session, crashes, tmp_path, nursery)
+    count = check_crashes(session, crashes, folder, recover_here, nursery)
     tell(f"{count} crashes of {len(session.events)} events, none loses or tears an instance")
 
 
@@ -232,7 +298,7 @@ def is_file_sync(event: Event) -> bool:
 def test_a_session_with_a_sync_left_out_is_seen_to_lose_instances(
     session: Session,
     nursery: Nursery,
-    tmp_path: Path,
+    folder: Path,
     left_out: Callable[[Event], bool],
 ) -> None:
     events = [event for event in session.events if not left_out(event)]
@@ -241,11 +307,11 @@ def test_a_session_with_a_sync_left_out_is_seen_to_lose_instances(
     last = max(faulty.answers())
 
     with pytest.raises(Lost):
-        check_crashes(faulty, [Crash(last, Luck.NONE, False)], tmp_path, nursery, patience_s=3)
+        check_crashes(faulty, [Crash(last, Luck.NONE, False)], folder, recover_here, nursery)
 
 
 def test_an_answer_before_the_write_is_seen_to_lose_its_instance(
-    session: Session, nursery: Nursery, tmp_path: Path
+    session: Session, nursery: Nursery, folder: Path
 ) -> None:
     position, one = next(iter(session.answers().items()))
     written = next(
@@ -259,6 +325,4 @@ def test_an_answer_before_the_write_is_seen_to_lose_its_instance(
     faulty = replace(session, events=early)
 
     with pytest.raises(Lost):
-        check_crashes(
-            faulty, [Crash(written + 1, Luck.ALL, False)], tmp_path, nursery, patience_s=3
-        )
+        check_crashes(faulty, [Crash(written + 1, Luck.ALL, False)], folder, recover_here, nursery)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from .listening import Listening, made_listening, made_nursery
-from .sending import Ledger, Senders
+from .sending import SUCCESS, Association, Ledger, Senders, made
 from .verifying import check_kept, check_nothing_left_over, tell
 
 KILLS = 100
@@ -73,8 +73,7 @@ def kill_under_load(
             time.sleep(rng.uniform(0, 0.03))  # the moment is what is random here
             killed.under_load += bool(ledger.in_flight)
             killed.victims.append(kill_one_or_all(listening, rng))
-        listening.wait_listening()
-        senders.finish()
+        listening.serve(senders)
     finally:
         senders.abandon()
 
@@ -99,3 +98,35 @@ def test_what_was_acknowledged_survives_a_hundred_kills_at_random_moments(
         f"kills: {dict(Counter(killed.victims))}, {killed.under_load} with instances in flight; "
         f"{len(ledger.acknowledged)} acknowledged in {ledger.tries} tries, none lost"
     )
+
+
+@pytest.mark.flow
+def test_an_instance_that_ends_after_its_keeper_died_does_not_overwrite_those_of_the_next(
+    listening: Listening,
+) -> None:
+    listening.wait_listening()
+    late, *prompt = [made(SEED, number) for number in range(6)]
+    acknowledged = {}
+    slow = Association(listening.port)
+    assert slow.store(prompt[0]) == SUCCESS  # the slow one's segment is in use
+    acknowledged[prompt[0].uid] = prompt[0]
+    data = slow.encode(late)
+    slow.send(data[: len(data) // 2])
+    listening.kill_one(listening.keeper)
+
+    listening.wait_listening()
+    after = Association(listening.port)
+    for one in prompt[1:]:
+        assert after.store(one) == SUCCESS
+        acknowledged[one.uid] = one
+    try:
+        slow.send(data[len(data) // 2 :])
+        if slow.answer(late) == SUCCESS:
+            acknowledged[late.uid] = late
+    except OSError:
+        pass  # it was not answered, so it is the sender's to send again
+    after.release()
+    slow.close()
+
+    check_kept(listening, acknowledged, offered={one.uid: one for one in (late, *prompt)})
+    listening.wait("the old wire is gone", lambda: not listening.orphans() or None)

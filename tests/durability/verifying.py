@@ -33,7 +33,7 @@ def check_kept(
     """Check that everything acknowledged has its row and its bytes, and nothing else has a row.
 
     Args:
-        listening: The node, its listener running.
+        listening: The node.
         acknowledged: What must be there, by SOP Instance UID.
         offered: What may be there.
         patience_s: How long the listener may take to index what it finds.
@@ -43,7 +43,6 @@ def check_kept(
     """
 
     def indexed() -> bool | None:
-        listening.start()
         return acknowledged.keys() <= {row.sop_uid for row in listening.rows()} or None
 
     try:
@@ -68,8 +67,8 @@ def check_nothing_left_over(listening: Listening, offered: Mapping[str, Made]) -
     """Check that a listener that starts sweeps what earlier ones left unfinished.
 
     The listener is killed and started again; meanwhile all files become old enough to be nobody's
-    work. Afterwards no file of the store is without a row. Segments are shared by many instances
-    and stay.
+    work. Afterwards no file of the store is without a row. The journal's segments hold many
+    instances each and stay; of new ones no more are ready than configured.
     """
     listening.kill()
     make_old(listening)
@@ -100,6 +99,7 @@ def wait_swept(listening: Listening) -> None:
         listening.wait("every file of the store has a row", lambda: not left() or None)
     except AssertionError as error:
         raise AssertionError(f"{len(left())} left over: {sorted(left())[:5]}\n{error}") from None
+    assert _prepared(listening) <= listening.settings.storage.journal_ahead
 
 
 def _is_whole(listening: Listening, row: InstanceRow, offered: Mapping[str, Made]) -> bool:
@@ -110,9 +110,15 @@ def _is_whole(listening: Listening, row: InstanceRow, offered: Mapping[str, Made
 
 
 def _files(listening: Listening) -> list[Path]:
-    """Return the files of the store that hold one instance each."""
+    """Return the files of the store that hold one instance each, or a part of one."""
     store = listening.settings.storage.objects
-    return [path for path in store.rglob("*") if path.is_file() and path.suffix != ".seg"]
+    return [path for path in store.glob("*/*/*") if path.is_file()]
+
+
+def _prepared(listening: Listening) -> int:
+    """Return how many segments of the journal wait to be used, or are being made."""
+    found = (listening.settings.storage.objects / "segments").glob("*")
+    return sum(path.suffix != ".seg" for path in found)
 
 
 def _files_by_name(listening: Listening) -> set[str]:
