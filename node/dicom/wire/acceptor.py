@@ -1,8 +1,10 @@
 """Accepting connections: bounded in number, each served by a thread of its own.
 
 The thread that accepts does nothing else: no name is looked up, no handshake made, no byte read
-there, so a silent or slow peer delays nobody. Beyond the limits a few connections at a time are
-still heard, to be rejected with the Standard's reason; what comes beyond those is closed.
+there, so a silent or slow peer delays nobody. A connection counts as an association when its caller
+was admitted; before that it is one of a bounded crowd, in which a newcomer takes the place of the
+oldest one from the address that has most. So whoever opens connections and asks for nothing only
+crowds out itself, and a caller beyond the limits is still heard, and rejected in words.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from node.dicom.wire.service import Service
 from node.dicom.wire.watch import Watch
 
 BACKLOG: Final = 128
-TURNED_AWAY_AT_ONCE: Final = 16
-"""Connections beyond the limit that are heard at the same time, to be rejected in words."""
+MOST_WAITING: Final = 128
+"""Connections without an association that are open at once: probes, strangers, slow handshakes."""
 
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -46,8 +48,10 @@ class Acceptor:
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._open: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
-        self._beyond = 0
+        self._waiting: dict[Connection, str] = {}
+        """Address of each connection that holds no place, the oldest first."""
+        self._placed: dict[Connection, str] = {}
+        """Address of each connection with a caller that was admitted."""
         self._listening: list[_Listening] = []
         self._stopping = False
 
@@ -74,7 +78,6 @@ class Acceptor:
 
     def stop_listening(self) -> None:
         """Accept nothing more; open connections go on. The sockets stay with the caller."""
-        self._stopping = True
         for listening in self._listening:
             listening.stop()
         self._listening = []
@@ -90,6 +93,7 @@ class Acceptor:
         Args:
             grace_s: How long messages under way may take.
         """
+        self._stopping = True
         self.stop_listening()
         with self._lock:
             left = list(self._open)
@@ -110,17 +114,16 @@ class Acceptor:
     def _accepted(
         self, sock: socket.socket, address: str, tls: Callable[[], ssl.SSLContext] | None
     ) -> None:
-        """Start the thread of a new connection, or close it if too many are open."""
+        """Start the thread of a new connection, in the place of an older one if need be."""
         limits = self._limits
         with self._lock:
-            too_many = len(self._open) - self._beyond >= limits.max_associations or (
-                0 < limits.max_per_address <= self._by_address[address]
-            )
-            if too_many and self._beyond >= TURNED_AWAY_AT_ONCE:
-                sock.close()
+            if len(self._open) >= limits.max_associations + 2 * MOST_WAITING:
+                sock.close()  # those that were cut are not gone yet
                 return
-            self._beyond += too_many
-            self._by_address[address] += 1
+            crowding = self._crowding() if len(self._waiting) >= MOST_WAITING else None
+        if crowding is not None:
+            crowding.cut("More connections without an association were open than are kept.")
+        connection = None
         try:
             connection = Connection(
                 sock,
@@ -130,42 +133,58 @@ class Acceptor:
                 own=self._own,
                 watch=self._watch,
                 tls=tls() if tls else None,
-                judge_first=lambda: self._first_verdict(too_many=too_many),
+                take_place=self._take_place,
             )
             with self._lock:
                 self._open.add(connection)
+                self._waiting[connection] = address
             threading.Thread(
                 target=self._serve,
-                args=(connection, address, too_many),
+                args=(connection, address),
                 name="dicom-association",
                 daemon=True,
             ).start()
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             log.warning("connection not served from %s: %s", address, error)
             sock.close()
-            self._forget(None, address, too_many=too_many)
+            if connection is not None:
+                self._forget(connection)
 
-    def _first_verdict(self, *, too_many: bool) -> Rejection | None:
-        if self._stopping:
-            return STOPPING
-        return TOO_MANY if too_many else None
+    def _crowding(self) -> Connection:
+        """Take the oldest waiting connection of the address that has most of them off the list."""
+        ((most, _),) = Counter(self._waiting.values()).most_common(1)
+        oldest = next(one for one, address in self._waiting.items() if address == most)
+        del self._waiting[oldest]
+        return oldest
 
-    def _serve(self, connection: Connection, address: str, too_many: bool) -> None:  # noqa: FBT001
+    def _take_place(self, connection: Connection) -> Rejection | None:
+        """Count a connection whose caller was admitted; say why not, if there is no place."""
+        limits = self._limits
+        with self._lock:
+            if self._stopping:
+                return STOPPING
+            address = self._waiting.get(connection)
+            if address is None or len(self._placed) >= limits.max_associations:
+                return TOO_MANY
+            if 0 < limits.max_per_address <= list(self._placed.values()).count(address):
+                return TOO_MANY
+            del self._waiting[connection]
+            self._placed[connection] = address
+        return None
+
+    def _serve(self, connection: Connection, address: str) -> None:
         try:
             connection.run()
         except Exception:  # outermost: one connection must not end with a silent thread
             log.exception("a connection from %s ended with a fault of ours", address)
         finally:
-            self._forget(connection, address, too_many=too_many)
+            self._forget(connection)
 
-    def _forget(self, connection: Connection | None, address: str, *, too_many: bool) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._gone:
-            if connection is not None:
-                self._open.discard(connection)
-            self._beyond -= too_many
-            self._by_address[address] -= 1
-            if self._by_address[address] <= 0:
-                del self._by_address[address]
+            self._open.discard(connection)
+            self._waiting.pop(connection, None)
+            self._placed.pop(connection, None)
             self._gone.notify_all()
 
 

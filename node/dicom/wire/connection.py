@@ -36,6 +36,7 @@ from node.dicom.wire.admission import (
     OTHER_CONTEXT,
     OTHER_VERSION,
     STORE,
+    Admission,
     Caller,
     Rejection,
 )
@@ -113,7 +114,7 @@ class Connection:
         own: Self,
         watch: Watch,
         tls: ssl.SSLContext | None = None,
-        judge_first: Callable[[], Rejection | None] = lambda: None,
+        take_place: Callable[[Connection], Rejection | None] = lambda _: None,
     ) -> None:
         """Take over an accepted socket.
 
@@ -125,7 +126,8 @@ class Connection:
             own: Our names.
             watch: Keeps the deadlines.
             tls: Serve TLS with this.
-            judge_first: A rejection that stands whatever the request says, such as too many.
+            take_place: Called for a caller that is admitted; returns why there is no place for
+                one more association, or None when this one was given its place.
         """
         self.deadline = time.monotonic() + limits.request_s
         self.association: Association | None = None
@@ -140,7 +142,7 @@ class Connection:
         self._own = own
         self._watch = watch
         self._tls = tls
-        self._judge_first = judge_first
+        self._take_place = take_place
         self._machine = Machine(requestor=False)
         self._expired = ""
         self._sending = False
@@ -170,9 +172,9 @@ class Connection:
             self._expired = self._expired or "The listener stopped."
             self._shut(socket.SHUT_RD)
 
-    def cut(self) -> None:
+    def cut(self, why: str = "The connection was cut.") -> None:
         """Break the connection without a word, as a failing network does."""
-        self._expired = "The connection was cut."
+        self._expired = why
         self._shut(socket.SHUT_RDWR)
 
     # -- the thread --------------------------------------------------------------------------------
@@ -190,8 +192,8 @@ class Connection:
         except AbortError as abort:
             ending = Ending("aborted", abort.what)
             self._say_abort(abort.reason)
-        except ClosedError:
-            ending = self._lost()
+        except ClosedError as error:
+            ending = self._lost(error)
         except (OSError, ValueError) as error:  # ValueError: a TLS socket that was shut down
             ending = self._lost(error)
         finally:
@@ -210,6 +212,8 @@ class Connection:
         if self._expired:
             self._say_abort(0)
             return Ending("aborted", self._expired)
+        if isinstance(error, ClosedError) and str(error):
+            return Ending("lost", str(error))
         words = f" ({error})" if error is not None and str(error) else ""
         if self.association is None:
             return Ending("lost", f"It closed the connection before it asked for anything{words}.")
@@ -236,15 +240,15 @@ class Connection:
         if action is Action.AA2:
             raise ClosedError("It aborted before it asked for anything.")
         if action is not Action.AE6:
-            raise AbortError(2, f"A PDU of type {kind:02X}H came instead of a request ({action}).")
+            raise AbortError(0, f"A PDU of type {kind:02X}H came instead of a request ({action}).")
         try:
             request = pdu.decode_associate_request(body)
         except pdu.PduError as error:
             raise AbortError(error.reason, error.what) from error
         caller = self._caller(request)
-        verdict = (
-            self._judge_first() or _protocol_fault(request) or self._service.admit(caller, request)
-        )
+        verdict = _protocol_fault(request) or self._service.admit(caller, request)
+        if isinstance(verdict, Admission):
+            verdict = self._take_place(self) or verdict
         if isinstance(verdict, Rejection):
             self._machine.on(Event.EVT8)
             self._service.rejected(caller, request, verdict)
@@ -387,8 +391,10 @@ class Connection:
         message = self._message
         if message.begun and (message.command is not None or message.context_id != context.id):
             raise AbortError(2, "A command came within another message.")
-        message.context_id = context.id
-        message.begun = self.in_message = True
+        if not message.begun:
+            message.until = time.monotonic() + self._limits.object_s
+            message.context_id = context.id
+            message.begun = self.in_message = True
         message.command_bytes += piece
         if len(message.command_bytes) > dimse.MAX_COMMAND_BYTES:
             raise AbortError(6, f"A command set exceeds {dimse.MAX_COMMAND_BYTES} bytes.")
@@ -405,9 +411,7 @@ class Connection:
         message.command = command
         if message.reception is None:
             message.reception = self._begin(association, command, context)
-        if command.has_dataset:
-            message.until = time.monotonic() + self._limits.object_s
-        else:
+        if not command.has_dataset:
             self._answer(association, ())
 
     def _begin(
@@ -495,15 +499,25 @@ class Connection:
             raise AbortError(6, f"A PDU of type {kind:02X}H claims {length} bytes.")
         action = self._machine.on(event_of_pdu(kind))
         if action is Action.AA3:
-            _, body = self._read_control(_LARGEST_CONTROL)
-            source, reason = pdu.decode_abort(body)
-            return Ending("aborted", f"The peer aborted it (source {source}, reason {reason}).")
+            return self._aborted()
         if action is Action.AR2 and not self.in_message:
             self._machine.on(Event.EVT14)
             self._send(pdu.RELEASE_RP_PDU)
             self._farewell()
             return Ending("released")
+        if action is Action.AR2:  # the decision is ours, and it is to abort (AA-1)
+            raise AbortError(0, "It asked for a release within a message.")
         raise AbortError(2, f"A PDU of type {kind:02X}H came in an open association ({action}).")
+
+    def _aborted(self) -> Ending:
+        """Take the peer's abort, which ends the association whatever else it says."""
+        self._set_deadline(self._limits.stall_s)
+        _, body = self._read_control(_LARGEST_CONTROL)
+        try:
+            source, reason = pdu.decode_abort(body)
+        except pdu.PduError:
+            return Ending("aborted", "The peer aborted it, without a reason.")
+        return Ending("aborted", f"The peer aborted it (source {source}, reason {reason}).")
 
     def _read_control(self, largest: int) -> tuple[int, memoryview]:
         """Read one whole PDU; return its type and what follows its header."""
@@ -514,7 +528,7 @@ class Connection:
                 raise ClosedError("A TLS client called the port without TLS.")
         kind, length = pdu.PDU_HEADER.unpack_from(self._buffer, self._start)
         if kind not in _KNOWN_PDUS:
-            raise AbortError(1, f"A PDU of the unknown type {kind:02X}H came.")
+            raise AbortError(0, f"A PDU of the unknown type {kind:02X}H came.")
         if length > largest:
             raise AbortError(6, f"A PDU of type {kind:02X}H claims {length} bytes.")
         while self._end - self._start < header + length:

@@ -61,6 +61,8 @@ class Watch:
     def _run(self) -> None:
         with self._changed:
             while not self._stopped:
+                # Whoever changes its deadline from here on must wake us: we may have read it.
+                self._wakes_at = float("inf")
                 now = time.monotonic()
                 for late in [one for one in self._watched if one.deadline <= now]:
                     late.expire()
