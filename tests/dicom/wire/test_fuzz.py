@@ -284,8 +284,8 @@ HEADER_WORDS = [
 
 def headers() -> list[bytes]:
     """Data sets behind the index of their transfer syntax."""
-    enhanced = made_ct()
-    del enhanced.PixelData
+    enhanced = made_ct(size=2)
+    del enhanced.SliceThickness, enhanced.PixelSpacing
     measures = Dataset()
     measures.SliceThickness = "5"
     measures.PixelSpacing = ["0.5", "0.5"]
@@ -293,7 +293,7 @@ def headers() -> list[bytes]:
     shared.PixelMeasuresSequence = ItemSequence([measures])
     enhanced.SharedFunctionalGroupsSequence = ItemSequence([shared])
     enhanced.ReferencedStudySequence = ItemSequence([measures, measures])
-    japanese = made_ct()
+    japanese = made_ct(size=2)
     japanese.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
     japanese.PatientName = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     found = []
@@ -309,7 +309,29 @@ def headers() -> list[bytes]:
                 found.append(bytes((number,)) + data)
                 if syntax == EXPLICIT:
                     found.append(b"\3" + data)
-    return found
+    return found + [b"\0" + data for data in unusual()]
+
+
+def unusual() -> list[bytes]:
+    """Explicit data sets with what is seldom there: a long value, deep and odd sequences."""
+    dataset = made_ct()
+    del dataset.PixelData
+    plain = encoded(dataset)
+    sequence = struct.pack("<HH2sxxI", 0x0040, 0x0275, b"SQ", 0xFFFFFFFF)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    ends = struct.pack("<HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    length = 8224  # of an item: two blanks, which some write for a VR
+    filler = struct.pack("<HH2sxxI", 0x0009, 0x1002, b"UN", length - 12) + bytes(length - 12)
+    odd = struct.pack("<HHI", 0xFFFE, 0xE000, length) + filler + ends[8:]
+    pixels = struct.pack("<HH2sxxI", 0x7FE0, 0x0010, b"OW", 8) + bytes(8)
+    return [
+        plain + more + pixels
+        for more in (
+            struct.pack("<HH2sH", 0x0054, 0x1001, b"CS", 5000) + b"A" * 5000,
+            (sequence + item) * 6 + ends * 6,
+            sequence + odd,
+        )
+    ]
 
 
 def deflated(data: bytes) -> bytes:
