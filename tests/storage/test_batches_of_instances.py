@@ -165,7 +165,7 @@ def during_batch(
         address = engine.url.set(drivername="postgresql").render_as_string()
         with psycopg.connect(address, autocommit=True) as watcher:
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while watcher.execute(waiting).fetchone() == (0,):
+            while other.is_alive() and watcher.execute(waiting).fetchone() == (0,):
                 time.sleep(0.01)
 
     with writing(engine) as db:

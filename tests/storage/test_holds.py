@@ -72,13 +72,13 @@ def test_jobs_of_other_studies_run_on(engine: Engine) -> None:
 
 
 def until_waiting(engine: Engine, act: Callable[[], object]) -> threading.Thread:
-    """Start an act and return once it waits for a lock."""
+    """Start an act and return once it waits for a lock, or has ended."""
     thread = threading.Thread(target=act)
     thread.start()
     address = engine.url.set(drivername="postgresql").render_as_string()
     with psycopg.connect(address, autocommit=True) as watcher:
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while watcher.execute(waiting).fetchone() == (0,):
+        while thread.is_alive() and watcher.execute(waiting).fetchone() == (0,):
             time.sleep(0.01)
     return thread
 
