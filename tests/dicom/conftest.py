@@ -3,115 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import peers
 import pytest
+from receiving_node import Node, made_settings
 
-from node.dicom.filemeta import read_file_meta
-from node.dicom.listener import run_listener
-from node.settings import Peer, Settings, parse_settings
-from storage.associations import AssociationRow, list_associations
-from storage.database import Engine, migrate, open_engine, reading
-from storage.instances import InstanceRow, list_instances
+from storage.database import migrate, open_engine
 from storage.objects import ObjectStore
-
-PEERS = """
-[listener]
-host = "127.0.0.1"
-accept_unknown_classes = true
-
-[[peers]]
-name = "scanner"
-ae_title = "SCANNER"
-may = ["echo", "store"]
-
-[[peers]]
-name = "monitor"
-ae_title = "MONITOR"
-may = ["echo"]
-
-[[peers]]
-name = "elsewhere"
-ae_title = "ELSEWHERE"
-may = ["echo", "store"]
-addresses = ["10.0.0.0/8"]
-
-[[peers]]
-name = "pacs"
-ae_title = "PACS"
-may = ["echo", "commit"]
-
-[[peers]]
-name = "archive"
-ae_title = "ARCHIVE"
-may = ["commit"]
-"""
-
-
-@dataclass
-class Node:
-    """The receiving end of a node, and what came of it."""
-
-    settings: Settings
-    engine: Engine
-    store: ObjectStore
-    port: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        ready = threading.Event()
-
-        def listening(port: int) -> None:
-            self.port = port
-            ready.set()
-
-        self._stop.clear()
-        self._thread = threading.Thread(
-            target=run_listener,
-            args=(self.settings, self.engine, self.store),
-            kwargs={"stop": self._stop, "on_ready": listening},
-        )
-        self._thread.start()
-        assert ready.wait(10), "the listener did not start"
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(15)
-            assert not self._thread.is_alive(), "the listener did not stop"
-            self._thread = None
-
-    def instances(self) -> list[InstanceRow]:
-        with reading(self.engine) as db:
-            return list_instances(db)
-
-    def associations(self) -> list[AssociationRow]:
-        with reading(self.engine) as db:
-            return list_associations(db)
-
-    def objects(self) -> list[Path]:
-        return sorted(self.store.folder.glob("*/*/*"))
-
-    def dataset(self, row: InstanceRow) -> bytes:
-        """The data set of a kept instance, without preamble and meta."""
-        data = self.store.read(row.place)
-        _, start = read_file_meta(data)
-        return data[start:]
-
-
-def made_settings(folder: Path, *, more_peers: tuple[Peer, ...] = ()) -> Settings:
-    settings = parse_settings(PEERS, path=folder / "limner.toml")
-    return replace(
-        settings,
-        listener=replace(settings.listener, port=0),
-        peers=settings.peers + more_peers,
-    )
 
 
 @pytest.fixture(scope="session")

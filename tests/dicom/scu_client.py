@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
-from collections.abc import Callable
 from io import BytesIO
 
-from conftest import Node
 from made_objects import CT, EXPLICIT
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
+from receiving_node import Node
 
 from node.dicom.library import application_entity
 
@@ -129,11 +127,3 @@ def raw_association(node: Node, calling: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
         connection.sendall(struct.pack(">BBI", 1, 0, len(body)) + body)
         return connection.recv(1)
-
-
-def until(holds: Callable[[], bool], within_s: float = 10) -> None:
-    """Wait for what another thread or process is about to do."""
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)

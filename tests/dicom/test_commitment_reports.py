@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Node
 from made_objects import made_ct
 from pydicom.dataset import Dataset
 from pynetdicom import build_context
+from receiving_node import Node
 from scu_client import COMMITMENT, associate, report, stored
 
 from storage import decisions, deliveries, queue, results, studies

@@ -1,28 +1,29 @@
-"""Durable, then yes: what was answered with success is there after a kill, byte for byte."""
+"""Durable, then yes: what a kill at each step leaves, and what a start makes of what is on disk.
+
+Kills at random moments, power cuts and replayed crashes are in `tests/durability`.
+"""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import PEERS, Node
-from made_objects import CT, EXPLICIT, encoded, made_ct
-from pydicom.dataset import Dataset
-from scu_client import associate, send_one, stored, until
+from made_objects import encoded, made_ct
+from receiving_node import CONFIGURATION, Node, until
+from scu_client import send_one, send_raw, stored
+from sqlalchemy import update
 
-from node.dicom.adoption import adopt
-from node.dicom.filemeta import FileMeta, encode_file_meta
-from storage.objects import Place
-
-KILLS = 5
+from storage.database import reading, writing
+from storage.segments import list_segments
+from storage.studies import StudyRow, find_study
+from storage.tables import Instance, StudyState
 
 LISTENER = """
 import dataclasses, os, sys, threading
@@ -36,234 +37,230 @@ settings = load_settings(folder / "limner.toml")
 settings = dataclasses.replace(
     settings, listener=dataclasses.replace(settings.listener, port=0)
 )
-for _ in sys.stdin:  # each line starts a listener; the forks share the cost of the imports
-    child = os.fork()
-    if child == 0:
-        run_listener(
-            settings,
-            open_engine(f"sqlite:///{folder / 'limner.sqlite'}"),
-            ObjectStore(folder / "objects"),
-            stop=threading.Event(),
-            on_ready=lambda port: print(f"port {port} {os.getpid()}", flush=True),
-        )
-    os.waitpid(child, 0)
-    print("ended", flush=True)
+run_listener(
+    settings,
+    open_engine(f"sqlite:///{folder / 'limner.sqlite'}"),
+    ObjectStore(folder / "objects"),
+    stop=threading.Event(),
+    on_ready=lambda port: print(f"port {port}", flush=True),
+)
 """
 
 
-class Listeners:
-    """A process that runs one listener after the other, each in a child of its own."""
+class Listener:
+    """A listener whose processes can be killed without a chance to say goodbye."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        (folder / "limner.toml").write_text(PEERS)
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        (folder / "limner.toml").write_text(CONFIGURATION)
         self._process = subprocess.Popen(
             [sys.executable, "-c", LISTENER, str(folder)],
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            bufsize=1,
             env={**os.environ, **environment},
         )
-        self._pid = 0
 
-    def start(self) -> int:
-        """Start a listener; return its port."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        _, port, pid = self._line("port")
-        self._pid = int(pid)
-        return int(port)
-
-    def kill(self) -> None:
-        """Kill it without a chance to say goodbye."""
-        os.kill(self._pid, signal.SIGKILL)
-        self._line("ended")
-        self._pid = 0
-
-    def close(self) -> None:
-        if self._pid:
-            self.kill()
-        self._process.communicate("", timeout=20)
-
-    def _line(self, word: str) -> list[str]:
+    def port(self) -> int:
+        """Return its port once it listens."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith(word):
-                return line.split()
-        pytest.fail(f"the process ended before it said '{word}'")
+            if line.startswith("port"):
+                return int(line.split()[1])
+        pytest.fail("the listener ended before it listened")
+
+    def kill(self) -> None:
+        """Kill keeper and wire at the same moment."""
+        if self._process.poll() is not None:
+            return
+        keeper = psutil.Process(self._process.pid)
+        tree = [keeper, *keeper.children(recursive=True)]
+        for process in tree:
+            os.kill(process.pid, signal.SIGSTOP)  # so that none sees the others die
+        for process in tree:
+            os.kill(process.pid, signal.SIGKILL)
+        psutil.wait_procs(tree, 20)
+        self._process.communicate(timeout=20)
 
 
 @pytest.fixture
-def listeners(idle_node: Node) -> Iterator[Callable[..., Listeners]]:
-    """A function that makes `Listeners` for the node of the test."""
-    made: list[Listeners] = []
+def listener(idle_node: Node) -> Iterator[Callable[[dict[str, str]], Listener]]:
+    """A function that runs a listener, as processes of its own, for the node of the test."""
+    made: list[Listener] = []
 
-    def make(**environment: str) -> Listeners:
-        made.append(Listeners(idle_node.settings.path.parent, **environment))
+    def make(environment: dict[str, str]) -> Listener:
+        made.append(Listener(idle_node.settings.path.parent, environment))
         return made[-1]
 
     yield make
     for one in made:
-        one.close()
-
-
-def send_until_killed(
-    node: Node, prefix: str, acknowledged: dict[str, bytes], unanswered: set[str]
-) -> None:
-    """Send instances on one association until it breaks; note each that was acknowledged."""
-    association = associate(node)
-    for number in range(10_000):
-        dataset = made_ct(number, study_uid=prefix, size=64)
-        dataset.ensure_file_meta()
-        dataset.file_meta.TransferSyntaxUID = EXPLICIT
-        unanswered.add(dataset.SOPInstanceUID)
-        if association.send_c_store(dataset).get("Status") != 0:
-            break
-        unanswered.discard(dataset.SOPInstanceUID)
-        acknowledged[dataset.SOPInstanceUID] = encoded(made_ct(number, study_uid=prefix, size=64))
-    association.abort()
-
-
-def check_everything_acknowledged(node: Node, acknowledged: dict[str, bytes]) -> None:
-    rows = {row.sop_uid: row for row in node.instances()}
-    missing = sorted(set(acknowledged) - set(rows))
-    assert missing == []
-    for uid, data in acknowledged.items():
-        assert node.dataset(rows[uid]) == data
-
-
-def test_every_acknowledged_instance_survives_kills_under_load(
-    idle_node: Node, listeners: Callable[..., Listeners]
-) -> None:
-    rng = random.Random(int(os.environ.get("LIMNER_TEST_SEED", "11")))
-    acknowledged: dict[str, bytes] = {}
-    unanswered: set[str] = set()
-    line = listeners()
-    for kill in range(KILLS):
-        before = len(acknowledged)
-        idle_node.port = line.start()
-        senders = [
-            threading.Thread(
-                target=send_until_killed,
-                args=(idle_node, f"1.2.{kill}.{number}", acknowledged, unanswered),
-            )
-            for number in (1, 2)
-        ]
-        for sender in senders:
-            sender.start()
-        until(lambda: len(acknowledged) > before + 3, within_s=30)  # noqa: B023  used at once
-        time.sleep(rng.uniform(0.0, 0.3))
-        under_load = [sender.is_alive() for sender in senders]
-        line.kill()
-        for sender in senders:
-            sender.join()
-        assert under_load == [True, True]  # a kill of an idle listener proves nothing
-        check_everything_acknowledged(idle_node, acknowledged)
-
-    # What was not acknowledged is there whole or not at all, once it has been adopted.
-    idle_node.store.sweep(older_than_s=0)
-    adopted(idle_node)
-    rows = idle_node.instances()
-    assert {row.sop_uid for row in rows} <= set(acknowledged) | unanswered
-    assert len(rows) == len(idle_node.objects())
-    check_everything_acknowledged(idle_node, acknowledged)
+        one.kill()
 
 
 @pytest.mark.parametrize(
-    ("point", "rows_after"), [("receive.before-sync", 0), ("receive.after-rows", 1)]
+    ("point", "after"),
+    [  # status answered, or -1 for no answer; whole records; rows
+        ("receive.before-sync", (-1, 0, 0)),
+        ("receive.after-sync", (-1, 1, 0)),
+        ("index.before-commit", (0, 1, 0)),
+        ("index.after-commit", (0, 1, 1)),
+    ],
 )
 def test_a_kill_at_each_step_leaves_nothing_or_all_and_a_second_sending_completes_it(
     idle_node: Node,
-    listeners: Callable[..., Listeners],
+    listener: Callable[[dict[str, str]], Listener],
     tmp_path: Path,
     point: str,
-    rows_after: int,
+    after: tuple[int, int, int],
 ) -> None:
+    answer, durable, rows_after = after
     holds = tmp_path / "holds"
     holds.mkdir()
-    line = listeners(LIMNER_HOLD_AT=point, LIMNER_HOLD_DIR=str(holds))
-    idle_node.port = line.start()
+    running = listener({"LIMNER_HOLD_AT": point, "LIMNER_HOLD_DIR": str(holds)})
+    idle_node.port = running.port()
     statuses: list[int] = []
-    sender = threading.Thread(target=lambda: statuses.append(send_one(idle_node, made_ct())))
+    sender = threading.Thread(target=lambda: statuses.append(send_one(idle_node, made_ct(size=64))))
     sender.start()
-    until((holds / f"{point}.reached").exists, within_s=20)
-    line.kill()
+    if point.startswith("index."):  # rows come after the answer
+        sender.join()
+    until((holds / f"{point}.reached").exists)
+    running.kill()
     sender.join()
 
-    assert statuses == [-1]  # no answer
+    assert statuses == [answer]
+    assert len(idle_node.records()) == durable
     assert len(idle_node.instances()) == rows_after
 
     idle_node.start()
-    assert stored(idle_node, made_ct()) == [0]
-    assert len(idle_node.instances()) == 1
-    assert len([path for path in idle_node.objects() if path.suffix == ".obj"]) == 1
+    assert len(idle_node.instances()) == durable
+    assert stored(idle_node, made_ct(size=64)) == [0]
+    (row,) = idle_node.instances()
+    assert idle_node.dataset(row) == encoded(made_ct(size=64))
+    until(lambda: [record.place for record in idle_node.records()] == [row.place])
 
 
-def put_object(node: Node, dataset: Dataset) -> Place:
-    meta = FileMeta(
-        sop_class=CT,
-        sop_uid=dataset.SOPInstanceUID,
-        transfer_syntax=EXPLICIT,
-        source_ae="SCANNER",
-    )
-    return node.store.put((encode_file_meta(meta), encoded(dataset)), kind="instances")
+def without_rows(node: Node, work: Callable[[], object]) -> None:
+    """Let a running listener do some work, stop it, and make its rows as if never written."""
+    database = Path(node.engine.url.database or "")
+    before = database.read_bytes()
+    node.start()
+    work()
+    node.stop()
+    node.engine.dispose()
+    for left in database.parent.glob(f"{database.name}-*"):
+        left.unlink()
+    database.write_bytes(before)
 
 
-def adopted(node: Node, *, settled_s: float = 0) -> int:
-    return adopt(
-        node.engine,
-        node.store,
-        senders={"SCANNER": "scanner"},
-        stop=threading.Event(),
-        settled_s=settled_s,
-    )
+def test_a_record_without_rows_gets_them_at_the_start_with_its_sender(idle_node: Node) -> None:
+    without_rows(idle_node, lambda: stored(idle_node, made_ct(1), made_ct(2)))
+    assert idle_node.instances() == []
+
+    idle_node.start()
+
+    rows = idle_node.instances()
+    assert [row.sender for row in rows] == ["scanner", "scanner"]
+    assert [idle_node.dataset(row) for row in rows] == [encoded(made_ct(1)), encoded(made_ct(2))]
 
 
-def test_an_object_without_rows_is_adopted_with_its_sender(idle_node: Node) -> None:
-    place = put_object(idle_node, made_ct())
+def test_an_instance_too_large_for_the_buffer_gets_its_rows_at_the_start_too(
+    idle_node: Node,
+) -> None:
+    large = made_ct(size=1024)
+    without_rows(idle_node, lambda: stored(idle_node, large))
+    assert len(idle_node.files()) == 1
 
-    assert adopted(idle_node) == 1
+    idle_node.start()
 
     (row,) = idle_node.instances()
-    assert (row.place, row.sender) == (place, "scanner")
-    assert idle_node.dataset(row) == encoded(made_ct())
-    assert adopted(idle_node) == 0
+    assert row.place.name.startswith("instances/")
+    assert idle_node.dataset(row) == encoded(made_ct(size=1024))
 
 
-def test_an_object_that_was_sent_again_meanwhile_is_removed(node: Node) -> None:
-    assert stored(node, made_ct()) == [0]
-    left = put_object(node, made_ct())
+def test_what_was_sent_twice_before_it_had_rows_is_one_instance_whose_space_is_taken_once(
+    idle_node: Node,
+) -> None:
+    def send_twice() -> None:
+        for _ in range(2):
+            assert stored(idle_node, made_ct(size=64)) == [0]
+            assert stored(idle_node, made_ct(7, size=1024)) == [0]
 
-    assert adopted(node) == 1
+    without_rows(idle_node, send_twice)
 
-    assert not node.store.path(left).exists()
-    (row,) = node.instances()
-    assert node.dataset(row) == encoded(made_ct())
+    idle_node.start()
 
-
-def test_a_young_object_is_left_to_whoever_is_writing_it(idle_node: Node) -> None:
-    put_object(idle_node, made_ct())
-
-    assert adopted(idle_node, settled_s=600) == 0
-    assert idle_node.instances() == []
-
-
-def test_an_object_that_cannot_be_read_is_left_where_it_is(idle_node: Node) -> None:
-    place = idle_node.store.put(b"no DICOM at all" * 50, kind="instances")
-
-    adopted(idle_node)
-
-    assert idle_node.store.path(place).exists()
-    assert idle_node.instances() == []
+    rows = idle_node.instances()
+    until(lambda: {one.place for one in idle_node.records()} == {row.place for row in rows})
+    assert [row.sop_uid for row in rows] == ["1.2.3.4.1.1", "1.2.3.4.1.7"]
+    assert idle_node.dataset(rows[0]) == encoded(made_ct(size=64))
+    assert idle_node.dataset(rows[1]) == encoded(made_ct(7, size=1024))
+    assert len(idle_node.files()) == 1
 
 
-def test_objects_with_rows_survive_every_adoption(node: Node) -> None:
-    other = made_ct()
+def test_conflicting_bytes_survive_every_start(idle_node: Node) -> None:
+    other = made_ct(size=64)
     other.SliceThickness = "9"
-    assert stored(node, made_ct(), other) == [0, 0]  # the second is a conflict, kept beside
+    idle_node.start()
+    assert stored(idle_node, made_ct(size=64), other) == [0, 0]
 
-    assert adopted(node) == 0
-    assert len(node.objects()) == 2
+    for _ in range(2):
+        idle_node.stop()
+        idle_node.start()
+
+    (row,) = idle_node.instances()
+    assert idle_node.dataset(row) == encoded(made_ct(size=64))
+    kept = [idle_node.store.read(one.place)[one.dataset_offset :] for one in idle_node.records()]
+    assert sorted(kept) == sorted([encoded(made_ct(size=64)), encoded(other)])
+
+
+def test_a_record_that_is_torn_gets_no_rows_and_hides_none_behind_it(idle_node: Node) -> None:
+    def send_three() -> None:
+        for number in (1, 2, 3):
+            assert stored(idle_node, made_ct(number, size=64)) == [0]
+        second = idle_node.records()[1]
+        with (idle_node.store.folder / second.segment).open("r+b") as segment:
+            segment.seek(second.offset + second.span - 4096)
+            segment.write(b"\xff" * 16)  # as if this block had never reached the disk
+
+    without_rows(idle_node, send_three)
+
+    idle_node.start()
+
+    assert [row.sop_uid for row in idle_node.instances()] == ["1.2.3.4.1.1", "1.2.3.4.1.3"]
+    assert stored(idle_node, made_ct(2, size=64)) == [0]
+    assert len(idle_node.instances()) == 3
+
+
+def test_a_listener_goes_on_in_the_segment_of_the_one_before(idle_node: Node) -> None:
+    for number in range(1, 5):
+        idle_node.start()
+        assert stored(idle_node, made_ct(number)) == [0]
+        idle_node.stop()
+
+    assert len(list_segments(idle_node.store.folder, "test")) == 1
+    assert len(idle_node.instances()) == 4
+
+
+def test_bytes_that_are_gone_before_their_digest_hold_their_study_with_a_sentence(
+    idle_node: Node,
+) -> None:
+    idle_node.start()
+    lost = made_ct(1, study_uid="1.2.3.5", size=1024)
+    assert stored(idle_node, lost, made_ct(2)) == [0, 0]
+    assert len(idle_node.instances()) == 2
+    idle_node.stop()
+    with writing(idle_node.engine) as db:
+        db.execute(update(Instance).values(digest=""))
+    idle_node.files()[0].unlink()
+
+    idle_node.start()
+
+    def study(uid: str) -> StudyRow | None:
+        with reading(idle_node.engine) as db:
+            return find_study(db, uid)
+
+    until(lambda: (found := study("1.2.3.5")) is not None and found.state is StudyState.HELD)
+    other = study("1.2.3.4")
+    assert other is not None
+    assert other.state is StudyState.ARRIVING
 
 
 def test_left_over_parts_are_swept_when_the_listener_starts(idle_node: Node) -> None:
@@ -278,11 +275,17 @@ def test_left_over_parts_are_swept_when_the_listener_starts(idle_node: Node) -> 
     assert not part.exists()
 
 
-def test_a_disk_that_fails_is_answered_as_passing_and_leaves_no_row(idle_node: Node) -> None:
-    idle_node.start()
-    folder = idle_node.store.folder
+def test_a_disk_that_fails_is_answered_as_passing_and_leaves_no_row(node: Node) -> None:
+    folder = node.store.folder
     folder.rename(folder.with_name("gone"))
     folder.write_text("a file where the folder was")
+    statuses = [send_one(node, made_ct(1)), send_one(node, made_ct(2, size=1024))]
 
-    assert send_one(idle_node, made_ct()) == 0xA700
-    assert idle_node.instances() == []
+    folder.unlink()
+    folder.with_name("gone").rename(folder)
+
+    assert statuses == [0xA700, 0xA700]
+    assert node.instances() == []
+    assert node.keeps_nothing()
+    until(lambda: send_raw(node, encoded(made_ct(1))).Status == 0)
+    assert len(node.instances()) == 1

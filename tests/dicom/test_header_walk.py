@@ -19,8 +19,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from node.dicom.filemeta import read_file_meta
-from node.dicom.header import HeaderError, HeaderFacts, routing_of, walk_header
-from node.dicom.values import read_values, unpack
+from node.dicom.header import HeaderError, HeaderFacts, facts_of, routing_of, walk_header
+from node.dicom.values import read_values
 from node.dicom.walk import MAX_DEPTH, MAX_ELEMENTS, MAX_NESTED
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # it reads damaged files too
@@ -41,16 +41,18 @@ def in_syntax(dataset: Dataset, syntax: str) -> bytes:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_the_same_object_gives_the_same_facts_in_every_transfer_syntax(syntax: str) -> None:
-    facts = walk_header(in_syntax(made_ct(), syntax), syntax)
+    values = read_values(in_syntax(made_ct(), syntax), syntax)
+    facts, routing = facts_of(values), routing_of(values)
 
     assert facts == walk_header(encoded(made_ct()), EXPLICIT)
+    assert routing == routing_of(read_values(encoded(made_ct()), EXPLICIT))
     assert facts.patient_name == "Prüfung^Anna"
     assert (facts.patient_id, facts.issuer, facts.accession) == ("P1", "HOSPITAL", "A1")
     assert (facts.study_uid, facts.series_uid) == ("1.2.3.4", "1.2.3.4.1")
-    assert facts.routing["ImageType"] == ["ORIGINAL", "PRIMARY", "AXIAL"]
-    assert facts.routing["Rows"] == "16"
-    assert facts.routing["PixelSpacing"] == ["0.7", "0.7"]
-    assert facts.in_order
+    assert routing["ImageType"] == ["ORIGINAL", "PRIMARY", "AXIAL"]
+    assert routing["Rows"] == "16"
+    assert routing["PixelSpacing"] == ["0.7", "0.7"]
+    assert values.in_order
 
 
 def test_an_absent_or_empty_element_has_no_key_in_the_routing_header() -> None:
@@ -90,11 +92,11 @@ def test_tags_out_of_order_are_read_and_reported() -> None:
     without = encoded(dataset)
     pixels = without.index(struct.pack("<HH", 0x7FE0, 0x0010))
 
-    facts = walk_header(without[:pixels] + description + without[pixels:], EXPLICIT)
+    values = read_values(without[:pixels] + description + without[pixels:], EXPLICIT)
 
-    assert facts.routing["SeriesDescription"] == "LATE"
-    assert not facts.in_order
-    assert walk_header(whole, EXPLICIT).in_order
+    assert routing_of(values)["SeriesDescription"] == "LATE"
+    assert not values.in_order
+    assert read_values(whole, EXPLICIT).in_order
 
 
 @pytest.mark.parametrize(
@@ -202,15 +204,16 @@ def test_real_files_give_what_pydicom_reads(shared_data: Callable[[str], Path]) 
         data = path.read_bytes()
         try:
             meta, start = read_file_meta(data)
-            facts = walk_header(data[start:], meta.transfer_syntax)
+            values = read_values(data[start:], meta.transfer_syntax)
         except HeaderError:
             continue
+        facts = facts_of(values)
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         assert facts.study_uid == dataset.StudyInstanceUID
         assert facts.sop_uid == dataset.SOPInstanceUID
         assert facts.patient_id == str(dataset.get("PatientID") or "").strip(), path.name
         assert facts.patient_name == str(dataset.get("PatientName") or "").strip(), path.name
-        for keyword, found in facts.routing.items():
+        for keyword, found in routing_of(values).items():
             value = dataset.get(keyword)
             if value is None:  # of a multi-frame object: in its shared functional groups
                 (groups,) = dataset.SharedFunctionalGroupsSequence
@@ -259,6 +262,6 @@ def test_thickness_and_spacing_of_a_multi_frame_object_are_found_in_its_shared_g
     stream.is_little_endian = True
     stream.is_implicit_VR = syntax == "1.2.840.10008.1.2"
     write_dataset(stream, dataset)
-    facts = walk_header(stream.getvalue(), syntax)
-    assert facts.routing["SliceThickness"] == "3.5"
-    assert facts.routing["PixelSpacing"] == ["0.5", "0.75"]
+    routing = routing_of(read_values(stream.getvalue(), syntax))
+    assert routing["SliceThickness"] == "3.5"
+    assert routing["PixelSpacing"] == ["0.5", "0.75"]

@@ -6,8 +6,8 @@ import socket
 import struct
 
 import pytest
-from conftest import Node
 from made_objects import encoded, made_ct
+from receiving_node import Node, until
 from scu_client import raw_association, send_raw, stored
 
 # pydicom warns about the invalid UIDs that these tests send, on both ends of the socket.
@@ -39,14 +39,14 @@ def test_what_contradicts_its_command_or_cannot_be_read_is_refused_in_words(
     assert answer.Status == status
     assert word in answer.ErrorComment
     assert node.instances() == []
-    assert node.objects() == []
+    assert node.keeps_nothing()
 
 
 def test_bytes_that_are_no_data_set_are_refused(node: Node) -> None:
     for data in (b"\xff" * 5000, b"%PDF-1.4 nothing of the kind" * 50):
         answer = send_raw(node, data)
         assert answer.Status == 0xC000
-    assert node.objects() == []
+    assert node.keeps_nothing()
     assert stored(node, made_ct()) == [0]
 
 
@@ -71,13 +71,15 @@ def test_any_calling_ae_title_gets_an_answer_and_harms_nothing(
     answer = raw_association(node, calling)
 
     assert (answer == b"\x02") is established
-    for row in node.associations():
-        assert row.calling_ae.isprintable()
     assert stored(node, made_ct()) == [0]
+    node.ended_associations(1 + established)
+    until(lambda: bool(node.refused()) is not established)
+    for row in (*node.associations(), *node.refused()):
+        assert row.calling_ae.isprintable()
 
 
 def test_a_pdu_that_claims_four_gigabytes_ends_its_connection_only(node: Node) -> None:
     with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
         connection.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFFF) + b"x" * 1000)
-        assert connection.recv(100) in (b"", b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00")
+        assert connection.recv(100) == b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"
     assert stored(node, made_ct()) == [0]

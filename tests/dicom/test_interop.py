@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Node
 from made_objects import made_ct
+from receiving_node import Node
 from scu_client import send_raw, stored
 
 from node.dicom.filemeta import read_file_meta
 from node.dicom.header import HeaderError, walk_header
-from node.dicom.values import is_uid
 from node.dicom.storage_contexts import TRANSFER_SYNTAXES
+from node.dicom.values import is_uid
 
 # pydicom warns about UIDs of damaged files when they are put into command sets.
 pytestmark = pytest.mark.filterwarnings("ignore:.*VR UI:UserWarning")
@@ -42,7 +42,7 @@ def test_every_real_file_is_kept_unchanged_or_refused_with_a_reason(
     kept: dict[str, bytes] = {}
     refused: dict[str, str] = {}
     for path, sop_class, sop_uid, syntax, dataset in files_that_can_be_sent(shared_data("interop")):
-        # Of JPEG XL and the like, and of colour palettes, no context is accepted.
+        # Of deflated objects, and of colour palettes, no context is accepted.
         if syntax not in TRANSFER_SYNTAXES or sop_class == COLOUR_PALETTE or sop_uid in kept:
             continue
         answer = send_raw(node, dataset, sop_uid=sop_uid, sop_class=sop_class, syntax=syntax)

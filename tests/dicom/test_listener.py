@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import peers
 import pytest
-from conftest import Node
 from made_objects import CT, EXPLICIT, IMPLICIT, encoded, made_ct, saved
 from pynetdicom import build_context
-from scu_client import COMMITMENT, associate, report, send_one, send_raw, stored, until
+from receiving_node import Node, until
+from scu_client import COMMITMENT, associate, report, send_one, send_raw, stored
 
 from node.dicom.listener import run_listener
 from node.errors import SetupError
+from node.settings import Settings
 from storage.associations import AssociationOutcome
 from storage.database import reading
 from storage.deliveries import list_deliveries
-from storage.objects import ObjectStore
 from storage.peers import find_peer_state
 
 PRIVATE_CLASS = "1.3.12.2.1107.5.9.1"
@@ -39,8 +42,8 @@ def test_an_acknowledged_instance_has_its_bytes_its_rows_and_its_sender(node: No
     assert rows[0].digest == hashlib.sha256(encoded(made_ct(1))).hexdigest()
     assert rows[0].sender == "scanner"
     assert rows[0].transfer_syntax == EXPLICIT
-    until(lambda: node.associations()[0].outcome is AssociationOutcome.RELEASED)
-    (association,) = node.associations()
+    (association,) = node.ended_associations(1)
+    assert association.outcome is AssociationOutcome.RELEASED
     assert rows[0].association_id == association.id
     assert (association.peer, association.instances, association.refused) == ("scanner", 2, 0)
     with reading(node.engine) as db:
@@ -65,10 +68,12 @@ def test_a_stranger_is_rejected_with_the_standards_reason_and_noted(
     assert association.is_rejected
     answer = association.acceptor.primitive
     assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, diagnostic)
-    until(lambda: bool(node.associations()))
-    (row,) = node.associations()
-    assert row.outcome is AssociationOutcome.REJECTED
+    until(lambda: bool(node.refused()))
+    (row,) = node.refused()
     assert word in row.reason
+    assert (row.calling_ae, row.called_ae, row.address) == (calling, called, "127.0.0.1")
+    assert row.wanted == (CT,)
+    assert node.associations() == []
 
 
 def test_a_peer_that_may_only_echo_is_offered_nothing_else(node: Node) -> None:
@@ -152,74 +157,110 @@ def test_a_private_class_is_kept_where_the_settings_allow_it(node: Node) -> None
     assert [row.sop_class for row in node.instances()] == [PRIVATE_CLASS]
 
 
-def test_the_same_instance_twice_is_one_instance(node: Node) -> None:
-    assert stored(node, made_ct(), made_ct()) == [0, 0]
-    assert stored(node, made_ct()) == [0]
+def test_the_same_instance_again_is_one_instance_whose_space_is_taken_once(node: Node) -> None:
+    same = [made_ct(size=64) for _ in range(3)]
 
-    assert len(node.instances()) == 1
-    assert len(node.objects()) == 1
+    assert stored(node, *same[:2]) == [0, 0]
+    assert stored(node, same[2]) == [0]
+
+    (row,) = node.instances()
+    until(lambda: [record.place for record in node.records()] == [row.place])
+    assert node.dataset(row) == encoded(made_ct(size=64))
 
 
 def test_other_bytes_under_a_known_uid_are_kept_and_never_replace_the_first(node: Node) -> None:
-    other = made_ct()
+    other = made_ct(size=64)
     other.SliceThickness = "9"
 
-    assert stored(node, made_ct(), other, other) == [0, 0, 0]
+    assert stored(node, made_ct(size=64), other, other) == [0, 0, 0]
 
     (row,) = node.instances()
-    assert node.dataset(row) == encoded(made_ct())
-    assert len(node.objects()) == 2
+    assert node.dataset(row) == encoded(made_ct(size=64))
+    until(lambda: len(node.records()) == 2)
+    kept = {node.store.read(record.place)[record.dataset_offset :] for record in node.records()}
+    assert kept == {encoded(made_ct(size=64)), encoded(other)}
 
 
 def test_the_same_instance_in_another_encoding_is_not_new(node: Node) -> None:
-    assert stored(node, made_ct()) == [0]
-    dataset = made_ct()
+    assert stored(node, made_ct(size=64)) == [0]
+    dataset = made_ct(size=64)
     dataset.ensure_file_meta()
     dataset.file_meta.TransferSyntaxUID = IMPLICIT
     association = associate(node, build_context(CT, IMPLICIT))
     assert association.send_c_store(dataset).Status == 0
     association.release()
 
-    assert [row.transfer_syntax for row in node.instances()] == [EXPLICIT]
-    assert len(node.objects()) == 1
+    (row,) = node.instances()
+    assert row.transfer_syntax == EXPLICIT
+    until(lambda: [record.place for record in node.records()] == [row.place])
 
 
 def test_a_full_disk_is_answered_as_passing_and_leaves_nothing(idle_node: Node) -> None:
-    idle_node.store = ObjectStore(idle_node.store.folder, reserve_mb=1 << 40)
+    idle_node.settings = with_reserve(idle_node, 1 << 40)
     idle_node.start()
 
     answer = send_raw(idle_node, encoded(made_ct()))
-
-    assert answer.Status == 0xA700
-    assert answer.ErrorComment == "The disk is full; send again later."
-    assert idle_node.instances() == []
-    assert [path for path in idle_node.objects() if path.is_file()] == []
-
-
-def test_a_database_that_is_away_is_answered_as_passing_and_echo_still_works(
-    idle_node: Node,
-) -> None:
-    node = idle_node
-    database = Path(node.engine.url.database or "")
-    hidden = database.with_suffix(".hidden")
-    database.rename(hidden)
-    database.mkdir()  # a path that no database can be opened at
-    node.start()
-
-    answer = send_raw(node, encoded(made_ct()))
     echoed = peers.dcmtk(
-        "echoscu", "-aet", "SCANNER", "-aec", "LIMNER", "127.0.0.1", str(node.port)
+        "echoscu", "-aet", "SCANNER", "-aec", "LIMNER", "127.0.0.1", str(idle_node.port)
     )
 
     assert answer.Status == 0xA700
-    assert "send again" in answer.ErrorComment
-    assert [path for path in node.objects() if path.is_file()] == []
+    assert answer.ErrorComment == "The disk is nearly full; send again later."
     assert echoed.returncode == 0
+    assert idle_node.instances() == []
+    assert idle_node.keeps_nothing()
 
-    database.rmdir()
-    hidden.rename(database)
-    assert stored(node, made_ct()) == [0]
-    assert len(node.instances()) == 1
+
+def with_reserve(node: Node, reserve_mb: int) -> Settings:
+    return replace(node.settings, storage=replace(node.settings.storage, reserve_mb=reserve_mb))
+
+
+@contextmanager
+def database_away(node: Node) -> Iterator[None]:
+    """Put a folder where the database was: a path that none can be opened at."""
+    database = Path(node.engine.url.database or "")
+    hidden = database.with_suffix(".hidden")
+    node.engine.dispose()
+    database.rename(hidden)
+    database.mkdir()
+    try:
+        yield
+    finally:
+        database.rmdir()
+        hidden.rename(database)
+
+
+def test_a_database_that_is_away_delays_rows_and_nothing_else(idle_node: Node) -> None:
+    with database_away(idle_node):
+        idle_node.start()
+        assert stored(idle_node, made_ct(1), made_ct(2)) == [0, 0]
+        echoed = peers.dcmtk(
+            "echoscu", "-aet", "SCANNER", "-aec", "LIMNER", "127.0.0.1", str(idle_node.port)
+        )
+        assert echoed.returncode == 0
+
+    rows = idle_node.instances()
+    assert [idle_node.dataset(row) for row in rows] == [encoded(made_ct(1)), encoded(made_ct(2))]
+    assert rows[0].sender == "scanner"
+
+
+def test_what_lay_on_disk_at_a_start_without_a_database_gets_its_rows_when_that_is_back(
+    idle_node: Node,
+) -> None:
+    before = Path(idle_node.engine.url.database or "").with_suffix(".before")
+    shutil.copyfile(idle_node.engine.url.database or "", before)
+    idle_node.start()
+    assert stored(idle_node, made_ct(1)) == [0]
+    assert len(idle_node.instances()) == 1
+    idle_node.stop()
+    idle_node.engine.dispose()
+    before.rename(before.with_suffix(".sqlite"))  # as if its rows had never been written
+
+    with database_away(idle_node):
+        idle_node.start()
+        assert stored(idle_node, made_ct(2)) == [0]
+
+    until(lambda: len(idle_node.instances()) == 2)
 
 
 def test_an_aborted_association_keeps_what_was_acknowledged(node: Node) -> None:
@@ -232,8 +273,8 @@ def test_an_aborted_association_keeps_what_was_acknowledged(node: Node) -> None:
     association.abort()
 
     assert len(node.instances()) == 3
-    until(lambda: node.associations()[0].outcome is AssociationOutcome.ABORTED)
-    assert node.associations()[0].instances == 3
+    (row,) = node.ended_associations(1)
+    assert (row.outcome, row.instances) == (AssociationOutcome.ABORTED, 3)
 
 
 def test_a_connection_that_breaks_is_noted_as_lost(node: Node) -> None:
@@ -241,7 +282,8 @@ def test_a_connection_that_breaks_is_noted_as_lost(node: Node) -> None:
     connection = association.dul.socket.socket
     connection.shutdown(socket.SHUT_RDWR)
 
-    until(lambda: node.associations()[0].outcome is AssociationOutcome.LOST)
+    (row,) = node.ended_associations(1)
+    assert row.outcome is AssociationOutcome.LOST
 
 
 def test_more_associations_than_allowed_are_rejected_as_passing(idle_node: Node) -> None:
@@ -258,7 +300,9 @@ def test_more_associations_than_allowed_are_rejected_as_passing(idle_node: Node)
     assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
     first.release()
     second.release()
-    until(lambda: len(idle_node.associations()) == 3 and not _open(idle_node))
+    idle_node.ended_associations(2)
+    until(lambda: bool(idle_node.refused()))
+    assert "As many associations" in idle_node.refused()[0].reason
     fourth = associate(idle_node)
     assert fourth.is_established
     fourth.release()
@@ -296,31 +340,29 @@ def test_two_associations_at_once_make_one_study(node: Node) -> None:
     rows = node.instances()
     assert len(rows) == len({row.sop_uid for row in rows}) == 30
     assert len({row.study_id for row in rows}) == 1
-    assert len(node.objects()) == 30
 
 
-def test_stopping_answers_what_is_in_progress_and_ends_in_seconds(idle_node: Node) -> None:
-    class SlowStore(ObjectStore):
-        """A disk that takes its time; the real put follows."""
-
-        def put(self, *args: object, **kwargs: object) -> object:
-            arrived.set()
-            time.sleep(0.8)
-            return super().put(*args, **kwargs)
-
-    arrived = threading.Event()
-    idle_node.store = SlowStore(idle_node.store.folder)
+def test_stopping_answers_what_is_in_progress_and_ends_in_seconds(
+    idle_node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point, holds = "receive.before-sync", tmp_path / "holds"
+    holds.mkdir()
+    monkeypatch.setenv("LIMNER_HOLD_AT", point)  # the wire inherits it
+    monkeypatch.setenv("LIMNER_HOLD_DIR", str(holds))
     idle_node.start()
     silent = associate(idle_node)  # holds an association open and says nothing
     statuses: list[int] = []
     sender = threading.Thread(target=lambda: statuses.append(send_one(idle_node, made_ct())))
     sender.start()
-    assert arrived.wait(10)
+    until((holds / f"{point}.reached").exists)
+    going_on = threading.Timer(0.8, (holds / f"{point}.go").touch)  # a disk that takes its time
+    going_on.start()
 
     started = time.monotonic()
     idle_node.stop()
 
     assert time.monotonic() - started < 8
+    going_on.join()
     sender.join(10)
     assert statuses == [0]
     assert len(idle_node.instances()) == 1
@@ -363,7 +405,3 @@ def test_an_unknown_commitment_report_is_answered_success_and_moves_nothing(node
     assert answer.Status == 0
     with reading(node.engine) as db:
         assert list_deliveries(db) == []
-
-
-def _open(node: Node) -> list[int]:
-    return [row.id for row in node.associations() if row.outcome is AssociationOutcome.OPEN]

@@ -15,15 +15,14 @@ import peers
 import pytest
 from made_objects import CT, DEFLATED, EXPLICIT, IMPLICIT, encoded, made_ct
 from pynetdicom import build_context, evt
-from scu_client import until
+from receiving_node import until
 
-from node.dicom.admission import Admission, Caller, Rejection, Service, unknown_caller
-from node.dicom.callbacks import CommitRequest
+from node.dicom.callbacks import Callbacks, CommitReport, CommitRequest, Incoming
 from node.dicom.commitment import report_message
 from node.dicom.compare import find_difference
 from node.dicom.filemeta import FileMeta, encode_file_meta, read_file_meta
 from node.dicom.library import application_entity
-from node.dicom.scp import Callbacks, CommitReport, Incoming, RunningScp, start_scp
+from node.dicom.scp import RunningScp, start_scp
 from node.dicom.scu import (
     OutgoingFile,
     SendKind,
@@ -35,6 +34,16 @@ from node.dicom.scu import (
     report_commitment,
     send_instances,
 )
+from node.dicom.wire.admission import (
+    ASK_COMMITMENT,
+    ECHO,
+    REPORT_COMMITMENT,
+    STORE,
+    Admission,
+    Caller,
+    Rejection,
+    unknown_caller,
+)
 from node.errors import PassingError, PeerError
 from storage.instances import Difference
 
@@ -42,7 +51,7 @@ ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"  # nobody takes it
 COMMITMENT = "1.2.840.10008.1.20.1"
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 OURS = "LIMNER"
-EVERYTHING = frozenset(Service)
+EVERYTHING = frozenset({ECHO, STORE, ASK_COMMITMENT, REPORT_COMMITMENT})
 
 
 def outgoing(
@@ -116,14 +125,13 @@ class Recorder:
 
 @contextmanager
 def recorder(
-    services: frozenset[Service] = EVERYTHING, *, admit: Admission | Rejection | None = None
+    services: frozenset[str] = EVERYTHING, *, admit: Admission | Rejection | None = None
 ) -> Iterator[tuple[Recorder, int]]:
     verdict = admit or Admission("limner", services)
     made = Recorder()
     scp = start_scp(
         host="127.0.0.1",
         port=0,
-        ae_title="PACS",
         callbacks=Callbacks(
             admit=lambda _caller: verdict,
             on_store=made.store,
@@ -326,7 +334,7 @@ def test_an_echo_gives_its_time_and_a_peer_without_it_is_told() -> None:
     with recorder() as (_, port):
         assert 0 < echo(target(port), calling_ae=OURS) < 10
     with (
-        recorder(frozenset({Service.STORE})) as (_, port),
+        recorder(frozenset({STORE})) as (_, port),
         pytest.raises(PeerError, match="does not offer"),
     ):
         echo(target(port), calling_ae=OURS)

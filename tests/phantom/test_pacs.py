@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from node.dicom.admission import Admission, Service
 from node.dicom.callbacks import Callbacks, CommitReport
 from node.dicom.filemeta import read_file_meta
 from node.dicom.scp import start_scp
 from node.dicom.scu import SendKind, Target, ask_commitment, echo
+from node.dicom.wire.admission import REPORT_COMMITMENT, Admission
 from node.errors import PassingError
 from node.phantom.orders import Commitment, Orders, read_orders
 from node.phantom.pacs import PhantomPacs, read_events
@@ -61,11 +61,8 @@ def reports_taken() -> Iterator[Reports]:
     running = start_scp(
         host="127.0.0.1",
         port=0,
-        ae_title=NODE,
         callbacks=Callbacks(
-            admit=lambda caller: Admission(
-                caller.calling_ae, frozenset({Service.REPORT_COMMITMENT})
-            ),
+            admit=lambda caller: Admission(caller.calling_ae, frozenset({REPORT_COMMITMENT})),
             on_commit_report=on_report,
         ),
     )
