@@ -136,7 +136,10 @@ class ListenerSettings:
     Attributes:
         processes: Processes that accept on the port.
         max_per_address: Associations open at once from one IP address; 0 is no limit.
+        request_s: From a connection to its association request, TLS included.
         idle_s: An association without a message for so long is ended.
+        stall_s: For the next PDU within a message, and for a peer to take an answer.
+        object_mb: Largest data set that is taken.
         open: Takes anybody's instances; for development alone.
         sop_classes: Storage SOP classes that are taken; empty for all of the Standard.
         transfer_syntaxes: Transfer syntaxes that are taken; empty for all but deflated.
@@ -152,7 +155,10 @@ class ListenerSettings:
     max_associations: int
     max_per_address: int
     max_pdu: int
+    request_s: float
     idle_s: float
+    stall_s: float
+    object_mb: int
     accept_unknown_classes: bool
     open: bool
     sop_classes: tuple[str, ...]
@@ -387,7 +393,10 @@ def _listener(table: Table, base: Path) -> ListenerSettings:
         max_associations=table.integer("max_associations", 1, 500, 50),
         max_per_address=table.integer("max_per_address", 0, 500, 0),
         max_pdu=table.integer("max_pdu", 4_096, 1 << 20, 131_072),
+        request_s=table.number("request_s", 1, 300, 10),
         idle_s=table.number("idle_s", 1, 86_400, 120),
+        stall_s=table.number("stall_s", 1, 3_600, 30),
+        object_mb=table.integer("object_mb", 1, 1_000_000, 4_096),
         accept_unknown_classes=table.flag("accept_unknown_classes", default=False),
         open=table.flag("open", default=False),
         sop_classes=_uids(table, "sop_classes"),

@@ -40,7 +40,10 @@ def rules_of(settings: Settings) -> dict[str, Any]:
             "max_associations": listener.max_associations,
             "max_per_address": listener.max_per_address,
             "max_pdu": listener.max_pdu,
+            "request_s": listener.request_s,
             "idle_s": listener.idle_s,
+            "stall_s": listener.stall_s,
+            "object_bytes": listener.object_mb * 1024 * 1024,
         },
         "tls": _tls(settings),
     }

@@ -87,7 +87,8 @@ REJECTIONS: Final[tuple[tuple[Rejection, str], ...]] = (
 )
 
 ABORTS: Final[Mapping[int, str]] = {
-    0: "a deadline or a limit of section 3.2.1 is passed, or the listener is stopping; source 0",
+    0: "a deadline or a limit of section 3.2.1 is passed, the listener is stopping, another PDU came "
+    "instead of a request, or a release within a message; source 0",
     pdu.UNRECOGNISED_PDU: "a PDU of a type that does not exist",
     pdu.UNEXPECTED_PDU: "a PDU, command or data that has no place at that moment",
     pdu.UNEXPECTED_PARAMETER: "an association request with an item twice that may be there once",
@@ -187,11 +188,11 @@ def _limits() -> str:
         ("association request", _bytes(LARGEST_REQUEST), ""),
         ("presentation contexts", str(pdu.MAX_CONTEXTS), ""),
         ("command set", f"{_bytes(MAX_COMMAND_BYTES)}, {MAX_ELEMENTS} elements", ""),
-        ("data set of an instance", _bytes(limits.object_bytes), ""),
+        ("data set of an instance", _bytes(limits.object_bytes), "`object_mb`"),
         ("data set of another message", _bytes(LARGEST_MESSAGE), ""),
-        ("from connection to complete request", _seconds(limits.request_s), ""),
+        ("from connection to complete request", _seconds(limits.request_s), "`request_s`"),
         ("without a message", _seconds(limits.idle_s), "`idle_s`"),
-        ("to the next PDU of a message; to take our answer", _seconds(limits.stall_s), ""),
+        ("to the next PDU of a message; to take our answer", _seconds(limits.stall_s), "`stall_s`"),
         ("for one data set", _seconds(limits.object_s), ""),
     )
     return _table(("what", "limit", "`[listener]`"), rows)
