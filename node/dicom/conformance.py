@@ -87,8 +87,8 @@ REJECTIONS: Final[tuple[tuple[Rejection, str], ...]] = (
 )
 
 ABORTS: Final[Mapping[int, str]] = {
-    0: "a deadline or a limit of section 3.2.1 is passed, the listener is stopping, another PDU came "
-    "instead of a request, or a release within a message; source 0",
+    0: "a deadline or a limit of section 3.2.1 is passed, the listener is stopping, another PDU "
+    "came instead of a request, or a release within a message; source 0",
     pdu.UNRECOGNISED_PDU: "a PDU of a type that does not exist",
     pdu.UNEXPECTED_PDU: "a PDU, command or data that has no place at that moment",
     pdu.UNEXPECTED_PARAMETER: "an association request with an item twice that may be there once",
