@@ -9,9 +9,9 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from sqlalchemy import Engine, text
-from stored_examples import add_delivery, add_job, now
+from stored_examples import add_delivery, add_job, instance, now
 
-from storage import deliveries, queue, studies
+from storage import deliveries, instances, queue, studies
 from storage.database import reading, writing
 from storage.tables import JobState
 
@@ -126,3 +126,17 @@ def test_a_hold_beside_the_end_of_a_job_stops_what_it_owes(postgres_engine: Engi
     with writing(postgres_engine) as db:
         assert deliveries.claim(db, "a", now(postgres_engine)) is None
         assert len(deliveries.list_deliveries(db, study_id=mine.study_id)) == 2
+
+
+def test_the_end_of_a_job_does_not_wait_for_a_study_that_is_receiving(
+    postgres_engine: Engine,
+) -> None:
+    """Or the two could wait for each other, when what is received holds the study."""
+    delivery = add_delivery(postgres_engine)
+    with writing(postgres_engine) as db:
+        study = studies.get_study(db, delivery.study_id)
+        assert study is not None
+        instances.record_instance(db, instance(2, study.uid))
+        with writing(postgres_engine) as other:
+            other.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            deliveries.owe(other, delivery.result_id, study.id, "OTHER")
