@@ -56,6 +56,7 @@ accept: install-test peers ## the long tables: every kill at every stage, whole 
 
 docs: install ## make the pages that come from code
 	$(BIN)/python -c "from pathlib import Path; from node.reasons import reasons_page; Path('docs/reasons.md').write_text(reasons_page())"
+	$(BIN)/python -m node.dicom.conformance docs/conformance.md
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AllStoragePresentationContexts
 
 from node.dicom.values import EXPLICIT_LITTLE, IMPLICIT_LITTLE
@@ -55,7 +56,32 @@ TRANSFER_SYNTAXES: Final = (
 """What we keep, in the order in which we choose. Deflated is not here: rarely used, badly
 supported, and a way to send a bomb; a site that must take it names it in its configuration."""
 
-STORAGE_CLASSES: Final = frozenset(
-    str(context.abstract_syntax) for context in AllStoragePresentationContexts
+_WITHOUT_STUDY: Final = frozenset(
+    {
+        "1.2.840.10008.1.3.10",  # Media Storage Directory
+        "1.2.840.10008.5.1.4.1.1.200.1",  # CT Defined Procedure Protocol
+        "1.2.840.10008.5.1.4.1.1.200.3",  # Protocol Approval
+        "1.2.840.10008.5.1.4.1.1.200.7",  # XA Defined Procedure Protocol
+        "1.2.840.10008.5.1.4.1.1.201.1",  # Inventory
+        "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol
+        "1.2.840.10008.5.1.4.39.1",  # Color Palette
+        "1.2.840.10008.5.1.4.43.1",  # Generic Implant Template
+        "1.2.840.10008.5.1.4.44.1",  # Implant Assembly Template
+        "1.2.840.10008.5.1.4.45.1",  # Implant Template Group
+    }
 )
-"""Every storage SOP class of the Standard."""
+"""What PS3.4 annex GG stores outside of any patient's study (and the media directory)."""
+
+_RETIRED_TOO: Final = frozenset(
+    uid
+    for uid, (name, kind, *_) in UID_dictionary.items()
+    if kind == "SOP Class" and "Storage" in name and "Commitment" not in name
+)
+"""pydicom's dictionary has the retired classes, pynetdicom's list the youngest ones."""
+
+STORAGE_CLASSES: Final = (
+    _RETIRED_TOO | {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+) - _WITHOUT_STUDY
+"""Every composite storage SOP class of the Standard, retired ones too: old devices still send them.
+
+What has no study is not here: there is nothing that it could be filed under."""
