@@ -23,7 +23,8 @@ from typing import Final
 
 import pytest
 
-from node.dicom.indexing import association_finder, catch_up
+from node.dicom.books import Books
+from storage.conflicts import OnConflict
 from storage.database import open_engine
 from storage.objects import ObjectStore
 
@@ -177,9 +178,14 @@ def recover_here(listening: Listening) -> None:
     """Do what `limner listen` does before it lets peers connect, without starting a process."""
     settings = listening.settings
     engine = open_engine(settings.storage.database_url)
-    store = ObjectStore(settings.storage.objects)
+    books = Books(
+        engine,
+        ObjectStore(settings.storage.objects),
+        settings.node.name,
+        on_conflict=OnConflict(settings.storage.on_conflict),
+    )
     try:
-        catch_up(engine, store, settings.node.name, association_of=association_finder({}))
+        books.catch_up()
     finally:
         engine.dispose()
 
