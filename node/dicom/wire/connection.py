@@ -255,7 +255,7 @@ class Connection:
             self._send(
                 pdu.encode_associate_reject(verdict.result, verdict.source, verdict.diagnostic)
             )
-            self._farewell()
+            self._part()
             return
         contexts, roles = negotiate(request, self._service.offer(verdict))
         self.association = Association(
@@ -503,7 +503,7 @@ class Connection:
         if action is Action.AR2 and not self.in_message:
             self._machine.on(Event.EVT14)
             self._send(pdu.RELEASE_RP_PDU)
-            self._farewell()
+            self._part(pdu.PDU_HEADER.size + length)
             return Ending("released")
         if action is Action.AR2:  # the decision is ours, and it is to abort (AA-1)
             raise AbortError(0, "It asked for a release within a message.")
@@ -561,25 +561,59 @@ class Connection:
         """Send an A-ABORT if the peer can still hear it."""
         with suppress(OSError, ValueError):
             source = 2 if reason else 0
-            self.deadline = time.monotonic() + _FAREWELL_S
-            self._watch.sooner(self.deadline)
+            self._allow_farewell()
             self._sending = True
             self._socket.sendall(pdu.encode_abort(source, reason))
             self._sending = False
             self._farewell()
 
+    def _part(self, unread: int = 0) -> None:
+        """Wait a moment for the peer to close first (PS3.8 9.2: Sta13 under ARTIM).
+
+        We do not close our side: a peer that learns of it before it reads our last PDU would take
+        a rejection or a release for a broken connection.
+
+        Args:
+            unread: Bytes of a PDU that was acted upon and not consumed.
+        """
+        self._allow_farewell()
+        with suppress(OSError, ValueError, ClosedError):
+            self._skip(unread)
+            while (action := self._next_in_vain()) is Action.AA6:
+                pass
+            if action is Action.AA7:
+                self._say_abort(2)
+
+    def _next_in_vain(self) -> Action:
+        """Step over one PDU that comes too late; return what to do about it."""
+        header = pdu.PDU_HEADER.size
+        while self._end - self._start < header:
+            self._make_room()
+            self._read()
+        kind, length = pdu.PDU_HEADER.unpack_from(self._buffer, self._start)
+        self._skip(header + length)
+        return self._machine.on(event_of_pdu(kind))
+
+    def _skip(self, count: int) -> None:
+        while (there := self._end - self._start) < count:
+            count -= there
+            self._start = self._end = 0
+            self._read()
+        self._start += count
+
     def _farewell(self) -> None:
-        """Wait a moment for the peer to close first (PS3.8 9.1.4: ARTIM), dropping what it sends.
+        """Wait a moment for the peer to close, dropping what it sends, whatever that is.
 
         Closing with bytes unread would reset the connection and could take our last PDU with it.
         """
+        self._allow_farewell()
+        with suppress(OSError, ValueError):
+            while self._socket.recv_into(self._view):
+                pass
+
+    def _allow_farewell(self) -> None:
         self.deadline = time.monotonic() + _FAREWELL_S
         self._watch.sooner(self.deadline)
-        with suppress(OSError, ValueError):
-            self._shut(socket.SHUT_WR)
-            dropped = 0
-            while dropped < (64 << 20) and (count := self._socket.recv_into(self._view)):
-                dropped += count
 
     def _set_deadline(self, seconds: float) -> None:
         until = time.monotonic() + seconds
