@@ -25,6 +25,8 @@ NETWORK_TYPES: Final[dict[int, str]] = {
 }
 """`f_type` of statfs(2) by the name people know (linux/magic.h)."""
 
+TMPFS: Final = 0x01021994
+
 _KEEP_SIZE: Final = 1  # linux/falloc.h
 _PUNCH_HOLE: Final = 2
 

@@ -39,7 +39,7 @@ from typing import Final, NamedTuple, Self
 import xxhash
 
 from storage.errors import StorageError, StorageFailed, StorageFull
-from storage.file_system import sync_folder
+from storage.file_system import TMPFS, file_system_type, sync_folder
 from storage.objects import SEGMENTS as FOLDER
 from storage.objects import Place
 
@@ -57,6 +57,7 @@ _REFERS: Final = 1  # flag: the PS3.10 bytes lie in the object that the context 
 
 _IOV_MAX: Final = 1000
 _ZEROS: Final = bytes(BLOCK)
+_FILL_BYTES: Final = 4 << 20
 
 Buffer = bytes | bytearray | memoryview
 
@@ -178,7 +179,10 @@ class SegmentWriter:
         try:
             head = _encode_head(segment.salt, offset, span, arrived)
             try:
-                _write_at(segment.descriptor, (*head, *arrived.pieces), offset)
+                # Whole blocks: one that was written in part would have to be read first.
+                length = head_bytes + (0 if arrived.elsewhere else arrived.length)
+                padding = _ZEROS[: span - length]
+                _write_at(segment.descriptor, (*head, *arrived.pieces, padding), offset)
             except OSError as error:
                 segment.failed = True
                 raise _write_fault(segment.path, error) from error
@@ -244,7 +248,7 @@ class SegmentWriter:
                 remedy="Free space or add a disk; senders keep what is refused and send it again.",
             )
         path = self._folder / f"{_new_name(self._owner)}.seg"
-        _allocate(path, size)
+        _allocate(path, size, in_haste=True)
         return path
 
 
@@ -259,15 +263,9 @@ def prepare_segment(root: Path, owner: str, size: int) -> Path:
     _make_folder(folder)
     new = folder / f"{_new_name(owner_prefix(owner))}.new"
     try:
-        _allocate(new, _aligned(size))
-        with new.open("r+b", buffering=0) as file:
-            zeros = bytes(1 << 20)
-            for offset in range(0, _aligned(size), len(zeros)):
-                _write_at(file.fileno(), (zeros[: _aligned(size) - offset],), offset)
-                # In pieces, so that the disk never owes much when an instance wants its sync.
-                if offset % (8 << 20) == 0:
-                    os.fdatasync(file.fileno())
-            os.fsync(file.fileno())
+        _allocate(new, _aligned(size), in_haste=False)
+        if file_system_type(folder) != TMPFS:
+            _fill(new, _aligned(size))
         new.rename(new.with_suffix(".ready"))
         sync_folder(folder)
     except OSError as error:
@@ -578,10 +576,13 @@ def _write_at(descriptor: int, pieces: Sequence[Buffer], offset: int) -> None:
         done += count
 
 
-def _allocate(path: Path, size: int) -> None:
+def _allocate(path: Path, size: int, *, in_haste: bool) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        if in_haste and file_system_type(path.parent) == TMPFS:
+            os.ftruncate(descriptor, size)  # taking the memory now would take as long as writing
+        else:
+            os.posix_fallocate(descriptor, 0, size)
         os.fsync(descriptor)
     except BaseException:
         with suppress(OSError):
@@ -589,6 +590,26 @@ def _allocate(path: Path, size: int) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def _fill(path: Path, size: int) -> None:
+    """Write zeros past the page cache, where the file system allows it: it costs next to nothing.
+
+    In pieces that are synced, so that the disk never owes much when an instance wants its sync.
+    """
+    with mmap.mmap(-1, _FILL_BYTES) as zeros:  # aligned, as O_DIRECT wants it
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        except OSError:
+            descriptor = os.open(path, os.O_WRONLY)
+        try:
+            for offset in range(0, size, _FILL_BYTES):
+                with memoryview(zeros) as view, view[: size - offset] as piece:
+                    _write_at(descriptor, (piece,), offset)
+                os.fdatasync(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:
