@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import Connection, exists, func, or_, select, update
 
 from storage.database import now_ms
 from storage.rows import columns, insert_into, read_all
@@ -29,9 +29,9 @@ class AssociationRow:
     """A row of `associations`; `peer` is empty when nobody configured called.
 
     Attributes:
-        instances: Answered with success.
-        refused: Answered with a failure.
-        bytes: Received in data sets.
+        instances: Answered with success; of one that has not ended, what has its rows so far.
+        refused: Answered with a failure; known at the end.
+        bytes: Received in data sets; of one that has not ended, what its stored objects take.
         token: What the wire calls it.
         software: The peer's implementation version.
         secure: Whether TLS was used.
@@ -172,12 +172,27 @@ def close_lost(db: Connection, reason: str, tokens: Collection[str] | None = Non
 
 
 def list_associations(
-    db: Connection, *, peer: str | None = None, study_id: int | None = None, limit: int = 100
+    db: Connection,
+    *,
+    peer: str | None = None,
+    study_id: int | None = None,
+    only_open: bool = False,
+    before_id: int | None = None,
+    limit: int = 100,
 ) -> list[AssociationRow]:
-    """Return associations, the newest first; of one peer, or those that brought a study."""
+    """Return associations, the newest first.
+
+    Args:
+        db: Any transaction.
+        peer: Only of this peer, by its name or its AE title.
+        study_id: Only those that brought instances of this study.
+        only_open: Only those that have not ended.
+        before_id: Only older ones: the next page.
+        limit: At most so many.
+    """
     statement = select(*_COLUMNS).order_by(Association.id.desc()).limit(limit)
     if peer is not None:
-        statement = statement.where(Association.peer == peer)
+        statement = statement.where(or_(Association.peer == peer, Association.calling_ae == peer))
     if study_id is not None:
         brought = (
             select(Instance.id)
@@ -186,4 +201,71 @@ def list_associations(
             .where(Instance.association_id == Association.id)
         )
         statement = statement.where(exists(brought))
-    return read_all(db, statement, AssociationRow)
+    if only_open:
+        statement = statement.where(Association.outcome == AssociationOutcome.OPEN)
+    if before_id is not None:
+        statement = statement.where(Association.id < before_id)
+    return _with_live_counts(db, read_all(db, statement, AssociationRow))
+
+
+def find_association(db: Connection, association_id: int) -> AssociationRow | None:
+    """Return the association with row id `association_id`."""
+    statement = select(*_COLUMNS).where(Association.id == association_id)
+    rows = _with_live_counts(db, read_all(db, statement, AssociationRow))
+    return rows[0] if rows else None
+
+
+def _with_live_counts(db: Connection, rows: list[AssociationRow]) -> list[AssociationRow]:
+    """Give those that have not ended the counts of what has its rows so far."""
+    live = [row.id for row in rows if row.outcome is AssociationOutcome.OPEN]
+    if not live:
+        return rows
+    statement = (
+        select(Instance.association_id, func.count(), func.sum(Instance.length))
+        .where(Instance.association_id.in_(live))
+        .group_by(Instance.association_id)
+    )
+    counts = {of: (int(number), int(size)) for of, number, size in db.execute(statement)}
+    return [
+        replace(row, instances=counts[row.id][0], bytes=counts[row.id][1])
+        if row.id in counts
+        else row
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What all associations came to: counters that only grow.
+
+    Attributes:
+        outcomes: How many associations ended how, or have not.
+        instances: Answered with success.
+        refused: Instances answered with a failure.
+        bytes: Received in data sets.
+    """
+
+    outcomes: dict[AssociationOutcome, int]
+    instances: int
+    refused: int
+    bytes: int
+
+
+def received(db: Connection) -> Received:
+    """Return what all associations came to, with what the open ones have brought so far."""
+    statement = select(
+        Association.outcome,
+        func.count(),
+        func.sum(Association.instances),
+        func.sum(Association.refused),
+        func.sum(Association.bytes),
+    ).group_by(Association.outcome)
+    rows = db.execute(statement).all()
+    live = list_associations(db, only_open=True)
+    return Received(
+        outcomes={outcome: 0 for outcome in AssociationOutcome}
+        | {AssociationOutcome(row[0]): int(row[1]) for row in rows},
+        instances=sum(int(row[2]) for row in rows) + sum(one.instances for one in live),
+        refused=sum(int(row[3]) for row in rows),
+        bytes=sum(int(row[4]) for row in rows) + sum(one.bytes for one in live),
+    )

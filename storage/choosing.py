@@ -79,6 +79,19 @@ class Chosen:
     sent: frozenset[int]
     studies: tuple[str, ...]
 
+    def words(self) -> str:
+        """Say it to the person who chose."""
+        said = (
+            f"Decided: {self.decided}. Instances for which other bytes count now: {self.changed}."
+        )
+        if not self.sent:
+            return said
+        numbers = ", ".join(map(str, sorted(self.sent)))
+        return (
+            f"{said} Peers have results that were made from bytes that do not count any more "
+            f"(delivery {numbers}): have them removed there."
+        )
+
 
 def choose(db: Connection, conflict_id: int, choice: Choice, *, who: str) -> Chosen | None:
     """Decide a conflict, or decide it anew.

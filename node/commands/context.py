@@ -65,6 +65,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True
+)
+
+
 def open_node(config: Path, *, checked: bool = True) -> OpenNode:
     """Open a node's database and bytes.
 

@@ -1,18 +1,18 @@
-"""Commands that look and change nothing: status, studies, study, jobs, explain, export, ..."""
+"""Commands that look and change nothing: status, studies, study, jobs, deliveries, explain."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from node.commands.context import (
-    OpenNode,
     config_option,
     json_option,
+    limit_option,
     open_node,
     print_json,
     print_table,
@@ -21,10 +21,9 @@ from node.commands.context import (
 from node.commands.explaining import explain_folder
 from node.errors import setup_error
 from node.supervise import read_state
-from storage.associations import list_associations
+from storage.conflict_rows import ConflictCount, conflict_counts
 from storage.database import Connection, reading
 from storage.deliveries import DeliveryRow, list_deliveries
-from storage.instances import list_instances
 from storage.overview import Number, overview
 from storage.queue import list_jobs
 from storage.story import StudyStory, story
@@ -37,16 +36,12 @@ if TYPE_CHECKING:
 STALE_MS = 10_000
 """A process that has been silent for so long is not called alive."""
 
-limit_option = click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True
-)
-
 
 @click.command()
 @config_option
 @json_option
 def status(config: Path, as_json: bool) -> None:
-    """Say how the node is, in one screen. Exit code 1 if something needs a person.
+    """Say how the node is, in one screen. Exit code 1 if something needs a person or a disk.
 
     \b
     Example:
@@ -58,6 +53,7 @@ def status(config: Path, as_json: bool) -> None:
     alive = [w for w in now.workers if not w.ended_ms and now.at_ms - w.heartbeat_ms < STALE_MS]
     needs = now.numbers[Number.NEEDS_PERSON].number
     running = read_state(node.settings) is not None
+    paused = node.store.free_bytes() == 0
     if as_json:
         print_json(
             {
@@ -66,9 +62,10 @@ def status(config: Path, as_json: bool) -> None:
                 "processes": alive,
                 "peers": now.peers,
                 "free_bytes": node.store.free_bytes(),
+                "receiving_paused": paused,
             }
         )
-        sys.exit(1 if needs else 0)
+        sys.exit(1 if needs or paused else 0)
     click.echo("The node is running." if running else "The node is not running: limner run")
     ages = [
         (name, count.number, _age(now.at_ms, count.oldest_ms))
@@ -95,8 +92,14 @@ def status(config: Path, as_json: bool) -> None:
             ],
             empty="",
         )
-    click.echo(f"Disk free: {node.store.free_bytes() / 1e9:.1f} GB")
-    sys.exit(1 if needs else 0)
+    reserve = f"the reserve of {node.settings.storage.reserve_mb} MB"
+    click.echo(f"Disk free: {node.store.free_bytes() / 1e9:.1f} GB above {reserve}")
+    if paused:
+        click.echo(
+            f"Receiving is paused: the disk is below {reserve}. Senders keep what is refused and "
+            "send it again. Free space or add a disk; receiving goes on by itself."
+        )
+    sys.exit(1 if needs or paused else 0)
 
 
 @click.command()
@@ -129,13 +132,22 @@ def studies(
             needs_person=True if needs_person else None,
             limit=limit,
         )
+        doubts = conflict_counts(db, [row.id for row in rows])
     if as_json:
-        print_json({"studies": rows})
+        print_json({"studies": rows, "conflicts": {s.uid: doubts.get(s.id) for s in rows}})
         return
     print_table(
-        ("received", "patient", "accession", "state", "what", "study"),
+        ("received", "patient", "accession", "state", "conflicts", "what", "study"),
         [
-            (node.time(s.last_received_ms), s.patient_id, s.accession, s.state, s.sentence, s.uid)
+            (
+                node.time(s.last_received_ms),
+                s.patient_id,
+                s.accession,
+                s.state,
+                _doubts(doubts.get(s.id)),
+                s.sentence,
+                s.uid,
+            )
             for s in rows
         ],
         empty="No study fits.",
@@ -164,67 +176,6 @@ def study(uid: str, config: Path, as_json: bool) -> None:
     for at_ms, line in _lines(told):
         click.echo(f"{node.time(at_ms)}  {printable(line)}")
     click.echo(f"Now: {told.study.state}. {printable(told.study.sentence)}")
-
-
-@click.command()
-@click.option("--study", "uid", help="Only of this Study Instance UID.")
-@click.option("--digest", is_flag=True, help="Show the SHA-256 of each dataset as received.")
-@limit_option
-@config_option
-@json_option
-def instances(uid: str | None, digest: bool, limit: int, config: Path, as_json: bool) -> None:
-    """List the instances that the node holds.
-
-    \b
-    Example:
-      limner instances --study 1.2.840.99999.1 --digest
-    """
-    node = open_node(config)
-    with reading(node.engine) as db:
-        rows = list_instances(db, study_uid=uid, limit=limit)
-    if as_json:
-        print_json({"instances": rows})
-        return
-    print_table(
-        ("SOP Instance UID", "sender", "bytes", "sha256" if digest else "place"),
-        [(r.sop_uid, r.sender, r.length, r.digest if digest else r.object_name) for r in rows],
-        empty="No instances.",
-    )
-
-
-@click.command()
-@limit_option
-@config_option
-@json_option
-def associations(limit: int, config: Path, as_json: bool) -> None:
-    """List who called the listener, and what came of it, rejected calls included.
-
-    \b
-    Example:
-      limner associations --limit 20
-    """
-    node = open_node(config)
-    with reading(node.engine) as db:
-        rows = list_associations(db, limit=limit)
-    if as_json:
-        print_json({"associations": rows})
-        return
-    print_table(
-        ("at", "calling", "from", "instances", "refused", "outcome", "reason"),
-        [
-            (
-                node.time(r.started_ms),
-                r.calling_ae,
-                r.address,
-                r.instances,
-                r.refused,
-                r.outcome,
-                r.reason,
-            )
-            for r in rows
-        ],
-        empty="Nobody has called yet.",
-    )
 
 
 @click.command()
@@ -322,38 +273,6 @@ def explain(folder: Path, sender: str, config: Path, as_json: bool) -> None:
     sys.exit(0 if runs else 1)
 
 
-@click.command()
-@click.argument("uid")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--results/--no-results", default=True, show_default=True, help="Also our results.")
-@config_option
-@json_option
-def export(uid: str, out: Path, results: bool, config: Path, as_json: bool) -> None:
-    """Write what the node holds of a study as DICOM (PS3.10) files into a folder.
-
-    \b
-    Example:
-      limner export 1.2.840.99999.1 --out study/
-    """
-    node = open_node(config)
-    with reading(node.engine) as db:
-        found = study_named(db, uid)
-        rows = list_instances(db, study_uid=uid)
-        told = story(db, found.id)
-    out.mkdir(parents=True, exist_ok=True)
-    written: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        written.append(_export_one(node, out / f"{number:06}.dcm", row.place))
-    made = [r.result for j in told.jobs for r in j.results] if told and results else []
-    for number, result in enumerate(made, start=1):
-        name = f"result-{number:03}-{result.kind.lower()}.dcm"
-        written.append(_export_one(node, out / name, result.place))
-    if as_json:
-        print_json({"files": written})
-    else:
-        click.echo(f"{len(rows)} instances and {len(made)} results written to {out}.")
-
-
 def study_named(db: Connection, uid: str) -> StudyRow:
     """Return a study by its UID.
 
@@ -376,14 +295,15 @@ def _no_study(uid: str) -> Exception:
     )
 
 
-def _export_one(node: OpenNode, path: Path, place: Any) -> str:
-    path.write_bytes(node.store.read(place))
-    return str(path)
-
-
 def _uid(db: Connection, study_id: int) -> str:
     found = get_study(db, study_id)
     return found.uid if found else "-"
+
+
+def _doubts(count: ConflictCount | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count.number}, {count.open} open" if count.open else str(count.number)
 
 
 def _age(now_ms: int, then_ms: int | None) -> str:
@@ -407,10 +327,16 @@ def _lines(told: StudyStory) -> Sequence[tuple[int, str]]:
     """Return the story as lines with their times, in order."""
     lines: list[tuple[int, str]] = []
     for a in told.associations:
-        text = f"received {a.instances} instances from {a.calling_ae} ({a.address}), {a.outcome}"
+        text = (
+            f"association {a.id}: {a.instances} instances from {a.calling_ae} ({a.address}), "
+            f"{a.outcome}"
+        )
         lines.append((a.started_ms, text + (f": {a.reason}" if a.reason else "")))
-    for c in told.conflicts:
-        lines.append((c.received_ms, f"conflict on {c.sop_uid} ({c.kind}): {c.detail}"))
+    lines += _conflict_lines(told)
+    lines += [
+        (n.changed_ms, f"{n.kind.upper()} from {n.sender or 'nobody known'}: {n.status or 'told'}")
+        for n in told.notices
+    ]
     for r in told.revisions:
         text = (
             f"revision {r.revision.number} with {r.instance_count} instances: {r.revision.reason}"
@@ -428,6 +354,20 @@ def _lines(told: StudyStory) -> Sequence[tuple[int, str]]:
     for job in told.jobs:
         lines += _job_lines(job)
     return sorted(lines, key=lambda line: line[0])
+
+
+def _conflict_lines(told: StudyStory) -> list[tuple[int, str]]:
+    lines = []
+    for c in told.conflicts:
+        differs = f", {c.detail} differs" if c.detail else ""
+        counts = "first" if c.version > c.of_version else "last"
+        by = f", by {c.decided_by}" if c.decided_by else "; nobody has decided yet"
+        text = f"conflict {c.id} on {c.sop_uid} ({c.kind}{differs}): the {counts} counts{by}"
+        lines.append((max(c.received_ms, c.of_received_ms), text))
+    if told.other_patients:
+        text = f"{told.other_patients} instances are of another patient and do not count"
+        lines.append((told.study.last_received_ms, text))
+    return lines
 
 
 def _job_lines(told: JobStory) -> list[tuple[int, str]]:

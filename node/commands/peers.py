@@ -7,23 +7,33 @@ from pathlib import Path
 
 import click
 
+from node.accepting import NewPeer, accept_caller, allowed_from, callers_named, wanted_words
 from node.commands.act import who
-from node.commands.context import config_option, json_option, open_node, print_json, print_table
+from node.commands.context import (
+    config_option,
+    json_option,
+    open_node,
+    print_json,
+    print_table,
+    printable,
+)
 from node.errors import LimnerError, setup_error
 from node.settings import Peer, Settings, load_settings
 from storage import audit
 from storage import peers as peer_rows
+from storage.callers import list_callers
 from storage.database import reading, writing
 
 
 @click.group()
 def peers() -> None:
-    """List, try, pause and resume peers.
+    """List, try, pause and resume peers; accept callers that were refused.
 
     \b
     Example:
       limner peers list
       limner peers echo pacs
+      limner peers refused
     """
 
 
@@ -121,6 +131,83 @@ def resume(name: str, config: Path) -> None:
         peer_rows.resume(db, name)
         audit.record(db, who(), "resume", f"peer {name}")
     click.echo(f"Resumed: {name}.")
+
+
+@peers.command()
+@config_option
+@json_option
+def refused(config: Path, as_json: bool) -> None:
+    """List who called and was not let in, the most recent first.
+
+    \b
+    Example:
+      limner peers refused
+    """
+    node = open_node(config)
+    with reading(node.engine) as db:
+        rows = list_callers(db)
+    if as_json:
+        print_json({"callers": rows})
+        return
+    print_table(
+        ("no", "calling", "called", "from", "times", "last", "asked for", "why"),
+        [
+            (
+                row.id,
+                row.calling_ae,
+                row.called_ae,
+                row.address,
+                row.count,
+                node.time(row.last_ms),
+                wanted_words(row.wanted),
+                row.reason,
+            )
+            for row in rows
+        ],
+        empty="Nobody was refused.",
+    )
+
+
+@peers.command()
+@click.argument("caller")
+@click.option("--name", required=True, help="What routes, pages and logs will call it.")
+@click.option("--may", default="store,echo", show_default=True, help="What it may do.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    help="Where it may call from: addresses, networks, or `any`. Left out: where it called from.",
+)
+@config_option
+def accept(caller: str, name: str, may: str, addresses: tuple[str, ...], config: Path) -> None:
+    """Let CALLER in: the number of a refused caller, or an AE title.
+
+    The peer gets a file of its own, limner.d/peer-NAME.toml; a running listener takes it up.
+
+    \b
+    Example:
+      limner peers refused
+      limner peers accept 3 --name ct2
+      limner peers accept CT2 --name ct2 --may store,echo --address 192.0.2.0/24
+    """
+    node = open_node(config)
+    with reading(node.engine) as db:
+        called = callers_named(list_callers(db), caller)
+    if not called and not addresses:
+        raise setup_error(
+            "caller-unknown",
+            "Nobody with this number or AE title was refused.",
+            where=printable(caller),
+            remedy="`limner peers refused` lists who was; or name --address, for one to come.",
+        )
+    new = NewPeer(
+        name=name,
+        ae_title=called[0].calling_ae if called else caller,
+        may=[word for word in may.replace(" ", "").split(",") if word],
+        addresses=allowed_from(called, addresses),
+    )
+    path = accept_caller(node.settings, node.engine, new, called, who=who())
+    click.echo(f"Accepted: {new.ae_title} as peer {new.name}, in {path}.")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from storage import choosing, decisions, deliveries, instances, queue, results, studies
 from storage.choosing import Choice
@@ -31,6 +31,7 @@ from storage.tables import (
     Job,
     JobState,
     Result,
+    RevisionInstance,
     Series,
     Study,
     StudyState,
@@ -54,6 +55,10 @@ class Content:
     @property
     def whose(self) -> tuple[str, str]:
         return self.patient, self.issuer
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.study, self.series, self.patient, self.issuer, self.accession
 
 
 def difference(counts: Content, came: Content) -> Difference:
@@ -112,9 +117,13 @@ class World:
     def receive(self, content: Content) -> tuple[NewInstance, Recorded]:
         """Let one instance arrive by the single path."""
         new = self.new(content)
+        known = instances.find_instance(self.db, content.sop)
         recorded = instances.record_instance(self.db, new, on_conflict=self.on_conflict)
         self.arrived.append(content)
         self._check_answer(new, recorded)
+        if known is not None and recorded.kept:
+            said = self.bytes_at[known.object_name].identity != content.identity
+            assert (recorded.doubt is Doubt.IDENTITY) is said
         return new, recorded
 
     def receive_batch(self, batch: list[NewInstance]) -> list[Recorded]:
@@ -150,6 +159,9 @@ class World:
                 self.db, study.id, "quiet", last_received_ms=study.last_received_ms
             )
             assert revision is not None
+            members = select(func.count()).where(RevisionInstance.revision_id == revision.id)
+            counting = instances.instances_of_revision(self.db, revision.id)
+            assert self.db.execute(members).scalar_one() == len(counting)
             assert studies.mark_decided(self.db, revision.id)
             decisions.record_configuration(self.db, "c", "")
             for series in studies.list_series(self.db, study.id):
