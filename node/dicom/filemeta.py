@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from node.dicom.walk import cut_short, refuse
@@ -40,18 +41,25 @@ class FileMeta:
 
 def encode_file_meta(meta: FileMeta) -> bytes:
     """Return preamble, prefix and group 0002 for a data set; the same facts give the same bytes."""
-    group = b"".join(
-        (
-            _element(0x0001, b"OB", b"\0\x01"),
-            _element(0x0002, b"UI", meta.sop_class.encode("ascii")),
-            _element(0x0003, b"UI", meta.sop_uid.encode("ascii")),
-            _element(0x0010, b"UI", meta.transfer_syntax.encode("ascii")),
-            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
-            _element(0x0013, b"SH", IMPLEMENTATION_VERSION.encode("ascii")),
-            _element(_SOURCE_AE, b"AE", meta.source_ae.encode("ascii", errors="replace")),
-        )
-    )
+    before, after = _around(meta.sop_class, meta.transfer_syntax, meta.source_ae)
+    group = before + _element(0x0003, b"UI", meta.sop_uid.encode("ascii")) + after
     return PREFIX + _element(0x0000, b"UL", struct.pack("<I", len(group))) + group
+
+
+@lru_cache(maxsize=256)
+def _around(sop_class: str, transfer_syntax: str, source_ae: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after (0002,0003); the instances of a series share it."""
+    before = (
+        _element(0x0001, b"OB", b"\0\x01"),
+        _element(0x0002, b"UI", sop_class.encode("ascii")),
+    )
+    after = (
+        _element(0x0010, b"UI", transfer_syntax.encode("ascii")),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION.encode("ascii")),
+        _element(_SOURCE_AE, b"AE", source_ae.encode("ascii", errors="replace")),
+    )
+    return b"".join(before), b"".join(after)
 
 
 def read_file_meta(data: bytes | memoryview) -> tuple[FileMeta, int]:

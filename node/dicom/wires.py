@@ -25,9 +25,6 @@ from node.dicom.wire.link import Link, Message
 STOP_S: Final = 12.0
 """A wire answers what is under way within its own 5 s; then it is killed."""
 
-GATHER_S: Final = 0.03
-"""Between two reads of what a wire says: so it is not our wake-up that each instance pays for."""
-
 READY_S: Final = 30.0
 _STEADY_S: Final = 60.0
 _RESTART_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -144,7 +141,7 @@ class Wires:
         """Keep one wire alive; runs in a thread of its own."""
         while not self._ending.is_set():
             wire = self._spawn(number)
-            for message in wire.link.messages(gather_s=GATHER_S):
+            for message in wire.link.messages():
                 if message["kind"] == "ready":
                     wire.ready.set()
                 elif message["kind"] == "landed":

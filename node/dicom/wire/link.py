@@ -1,8 +1,8 @@
 """What keeper and wire say to each other: JSON, one message a line, over a Unix socket pair.
 
-The wire never waits for the keeper on the way of an instance: what cannot be sent at once is kept
-and sent later. Only a message that needs an answer (an N-service request) waits, for a bounded
-time.
+Nobody waits for the other side on the way of an instance: a message is put down, and a thread sends
+what has gathered some times a second, so that an instance costs no system call and no wake-up here.
+Only a message that needs an answer (an N-service request) waits, for a bounded time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Message = dict[str, Any]
 
 ANSWER_S: Final = 25.0
 _READ_BYTES: Final = 65_536
+_GATHER_S: Final = 0.05
+"""After the first of several messages is sent, what follows it waits so long at most."""
+
 _LONGEST_LINE: Final = 64 * 1024 * 1024
 
 
@@ -31,34 +34,24 @@ class Link:
         self._socket = sock
         self._lock = threading.Lock()
         self._out: deque[bytes] = deque()
-        self._room = threading.Condition(self._lock)
-        self._flusher: threading.Thread | None = None
+        self._sending = threading.Lock()
+        self._waiting = threading.Event()
+        self._sender: threading.Thread | None = None
         self._answers: dict[int, _Answer] = {}
         self._number = 0
         self._closed = False
 
     def send(self, message: Message) -> None:
-        """Send a message; never waits, and says nothing if the other side is gone."""
-        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        with self._lock:
-            if self._closed:
-                return
-            if self._out:
-                self._out.append(line)
-                return
-            try:
-                sent = self._socket.send(line, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._closed = True
-                return
-            if sent < len(line):
-                self._out.append(line[sent:])
-                self._room.notify()
-                if self._flusher is None:
-                    self._flusher = threading.Thread(target=self._flush, daemon=True)
-                    self._flusher.start()
+        """Send a message soon; never waits, and says nothing if the other side is gone."""
+        self.send_line(json.dumps(message, separators=(",", ":")).encode())
+
+    def send_line(self, line: bytes) -> None:
+        """Send a message that is JSON already, likewise."""
+        self._out.append(line)
+        if not self._waiting.is_set():
+            self._waiting.set()
+            if self._sender is None:
+                self._start()
 
     def ask(self, message: Message, *, timeout_s: float = ANSWER_S) -> Message | None:
         """Send a message and return its answer; None if none came in time."""
@@ -77,17 +70,10 @@ class Link:
         """Answer what the other side asked."""
         self.send({**message, "answers": question["number"]})
 
-    def messages(self, *, gather_s: float = 0.0) -> Iterator[Message]:
-        """Yield what the other side sends, until it is gone. Answers go to whoever asked.
-
-        Args:
-            gather_s: How long to wait before each read, so that several messages come with it and
-                the other side does not wake us for each.
-        """
+    def messages(self) -> Iterator[Message]:
+        """Yield what the other side sends, until it is gone. Answers go to whoever asked."""
         left = bytearray()
         while True:
-            if gather_s:
-                time.sleep(gather_s)
             try:
                 data = self._socket.recv(_READ_BYTES)
             except OSError:
@@ -112,7 +98,7 @@ class Link:
         with self._lock:
             self._closed = True
             waiting = list(self._answers.values())
-            self._room.notify_all()
+        self._waiting.set()  # the sender looks, and ends
         for answer in waiting:
             answer.came.set()
         with suppress(OSError):
@@ -121,25 +107,45 @@ class Link:
     def _release(self) -> None:
         """End the link and give its descriptor back, when no thread uses it any more."""
         self.close()
-        if self._flusher is not None:
-            self._flusher.join()
+        if self._sender is not None:
+            self._sender.join()
         self._socket.close()
 
-    def _flush(self) -> None:
-        """Send what had to be kept; runs only after the other side was too slow once."""
+    def flush(self) -> None:
+        """Send what waits, before this process ends."""
+        self._send_all()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._sender is None:
+                self._sender = threading.Thread(target=self._keep_sending, daemon=True)
+                self._sender.start()
+
+    def _keep_sending(self) -> None:
+        """Send what is there, then gather for a moment: one wake-up of the other side for many."""
         while True:
-            with self._room:
-                self._room.wait_for(lambda: self._out or self._closed)
-                if self._closed:
-                    return
-                line = self._out[0]
+            self._waiting.wait()
+            self._waiting.clear()
+            if not self._send_all() or self._closed:
+                return
+            time.sleep(_GATHER_S)
+
+    def _send_all(self) -> bool:
+        """Send everything that waits; return whether the other side is there."""
+        with self._sending:
+            lines = []
+            with suppress(IndexError):
+                while True:
+                    lines.append(self._out.popleft())
+            if not lines:
+                return True
+            lines.append(b"")
             try:
-                self._socket.sendall(line)
+                self._socket.sendall(b"\n".join(lines))
             except OSError:
                 self.close()
-                return
-            with self._lock:
-                self._out.popleft()
+                return False
+            return True
 
 
 class _Answer:

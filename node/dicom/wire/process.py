@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif message["kind"] == "stop":
             break
     wire.stop()
+    link.flush()
     return 0
 
 
@@ -118,6 +119,7 @@ class _Wire:
     def _end_when_empty(self) -> None:
         self._acceptor.wait_empty(FINISH_S)
         self._link.send({"kind": "empty"})
+        self._link.flush()
         self._link.close()
 
     def _take_tls(self, message: Message) -> None:

@@ -198,7 +198,10 @@ class Receiver:
 
     def announce(self, segment: str, offset: int, span: int) -> None:
         """Tell the keeper of a durable record, and of segments that get no more of them."""
-        self.link.send({"kind": "landed", "segment": segment, "offset": offset, "span": span})
+        self.link.send_line(
+            b'{"kind":"landed","segment":"%b","offset":%d,"span":%d}'
+            % (segment.encode("ascii"), offset, span)
+        )
         with suppress(IndexError):  # another thread tells of it
             while self.journal.finished:
                 name, end = self.journal.finished.popleft()
