@@ -81,9 +81,7 @@ def new(store: ObjectStore, made: Dataset, association: int, **changes: object) 
         sop_uid=made.SOPInstanceUID,
         sop_class=CT,
         transfer_syntax=ExplicitVRLittleEndian,
-        place=stored(
         place=stored(store, made, inside=bool(made.get("InstanceNumber") == 2)),
-        ),
         checksum=hashlib.md5(encoded(made)).hexdigest(),  # noqa: S324
         patient_id=made.PatientID,
         patient_name=str(made.PatientName),
