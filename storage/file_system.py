@@ -83,6 +83,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each durable before the next is made.
+
+    Raises:
+        OSError: One cannot be made, or the disk did not confirm it.
+    """
+    missing = []
+    above = folder
+    while not above.exists():
+        missing.append(above)
+        above = above.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+    folder.mkdir(exist_ok=True)  # fails if it is a file
+
+
 def punch_hole(descriptor: int, offset: int, length: int) -> None:
     """Free the blocks of a part of a file, which reads as zeros afterwards (fallocate(2)).
 

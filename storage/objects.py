@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from storage.errors import StorageError, StorageFailed, StorageFull
-from storage.file_system import punch_hole, sync_folder
+from storage.file_system import make_folders, punch_hole, sync_folder
 
 Kind = Literal["instances", "results", "pictures"]
 
@@ -67,7 +67,7 @@ class ObjectStore:
         self._reserve_bytes = reserve_mb * 1024 * 1024
         self._synced: set[Path] = set()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
         except OSError as error:
             raise _failed("folder-not-made", "The folder cannot be made", folder, error) from error
 
