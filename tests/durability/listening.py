@@ -41,6 +41,7 @@ name = "test"
 [storage]
 reserve_mb = 1
 journal_mb = {journal_mb}
+objects = "kept/objects"
 [listener]
 host = "127.0.0.1"
 port = {port}
@@ -159,6 +160,21 @@ class Listening:
                 os.kill(pid, signal.SIGKILL)
         self.wait("the killed processes are gone", lambda: not self._left() or None)
         self.keeper = 0
+
+    def halt(self) -> None:
+        """Kill all its processes, none of them within a system call.
+
+        A record of the recorder that is cut short would hide all that come after it.
+        """
+        found = [psutil.Process(pid) for pid in self.processes()]
+        for process in found:
+            process.suspend()
+
+        def suspended() -> bool | None:
+            return all(each.status() == psutil.STATUS_STOPPED for each in found) or None
+
+        self.wait("all processes are suspended", suspended)
+        self.kill()
 
     def stop(self) -> None:
         """End it as systemd would, and wait until all its processes are gone."""

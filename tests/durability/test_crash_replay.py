@@ -126,7 +126,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
         unfinished = Association(listening.port)
         data = unfinished.encode(objects[LARGE])
         unfinished.send(data[: len(data) // 2])
-        listening.kill()
+        listening.halt()
         unfinished.close()
         listening.wait_listening()
         send(listening.port, objects[BEFORE_THE_KILL:])
