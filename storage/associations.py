@@ -141,7 +141,13 @@ def close_association(
     return db.execute(statement).rowcount == 1
 
 
-def close_lost(db: Connection, reason: str, tokens: Collection[str] | None = None) -> int:
+def close_lost(
+    db: Connection,
+    reason: str,
+    tokens: Collection[str] | None = None,
+    *,
+    living: Collection[str] = (),
+) -> int:
     """Record that associations ended with the process that served them; return how many.
 
     What they brought is counted from the rows of their instances.
@@ -150,6 +156,7 @@ def close_lost(db: Connection, reason: str, tokens: Collection[str] | None = Non
         db: A writing transaction.
         reason: Sentence for a person.
         tokens: Of the associations; None for all that are open.
+        living: Of associations that go on, whatever `tokens` says.
     """
     brought = select(func.count()).where(Instance.association_id == Association.id)
     size = select(func.coalesce(func.sum(Instance.length), 0)).where(
@@ -168,6 +175,9 @@ def close_lost(db: Connection, reason: str, tokens: Collection[str] | None = Non
     )
     if tokens is not None:
         statement = statement.where(Association.token.in_(tokens))
+    if living:
+        is_dead = or_(Association.token.is_(None), Association.token.not_in(living))
+        statement = statement.where(is_dead)
     return db.execute(statement).rowcount
 
 

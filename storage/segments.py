@@ -16,6 +16,9 @@ share one fdatasync: the first one syncs for all that are written. A sync that f
 repeated on that file (Linux drops the pages and reports success the second time): everything
 that waited for it fails, and the next append opens another segment.
 
+Whoever writes to a segment holds a lock on it (flock), which ends with the process at the latest.
+So nobody reads to the end, resumes or closes a segment while another process may still append.
+
 Preparing a segment ahead means writing it full of zeros: a sync into blocks that were written
 before needs no change of metadata and is 2 to 5 times faster (docs/decisions/0004).
 """
@@ -23,6 +26,7 @@ before needs no change of metadata and is 2 to 5 times faster (docs/decisions/00
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -32,14 +36,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import xxhash
 
 from storage.errors import StorageError, StorageFailed, StorageFull
-from storage.file_system import TMPFS, file_system_type, sync_folder
+from storage.file_system import TMPFS, file_system_type, punch_hole, sync_folder
 from storage.objects import SEGMENTS as FOLDER
 from storage.objects import Place
 
@@ -221,24 +225,33 @@ class SegmentWriter:
 
     def _begin(self, span: int) -> _Open:
         try:
-            path = self._take_prepared(span) or self._make(span)
-            segment = _begin(self._root, path)
+            segment = _begin(self._root, *(self._take_prepared(span) or self._make(span)))
             sync_folder(self._folder)
         except OSError as error:
             raise _write_fault(self._folder, error) from error
         return segment
 
-    def _take_prepared(self, span: int) -> Path | None:
+    def _take_prepared(self, span: int) -> tuple[Path, int] | None:
         for ready in sorted(self._folder.glob(f"{self._owner}*.ready")):
             with suppress(FileNotFoundError):  # another process took it
                 if ready.stat().st_size < BLOCK + span:
                     continue
+                descriptor = os.open(ready, os.O_RDWR)
                 path = ready.with_suffix(".seg")
-                ready.rename(path)
-                return path
+                try:
+                    # First the lock, then the name: under its new name it is never without.
+                    taken = _lock(descriptor)
+                    if taken:
+                        ready.rename(path)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                if taken:
+                    return path, descriptor
+                os.close(descriptor)
         return None
 
-    def _make(self, span: int) -> Path:
+    def _make(self, span: int) -> tuple[Path, int]:
         size = max(self._segment_bytes, BLOCK + span)
         if free_bytes(self._folder, self._reserve_bytes) < size:
             raise StorageFull(
@@ -248,8 +261,7 @@ class SegmentWriter:
                 remedy="Free space or add a disk; senders keep what is refused and send it again.",
             )
         path = self._folder / f"{_new_name(self._owner)}.seg"
-        _allocate(path, size, in_haste=True)
-        return path
+        return path, _allocate(path, size, in_haste=True)
 
 
 def prepare_segment(root: Path, owner: str, size: int) -> Path:
@@ -263,7 +275,7 @@ def prepare_segment(root: Path, owner: str, size: int) -> Path:
     _make_folder(folder)
     new = folder / f"{_new_name(owner_prefix(owner))}.new"
     try:
-        _allocate(new, _aligned(size), in_haste=False)
+        os.close(_allocate(new, _aligned(size), in_haste=False))
         if file_system_type(folder) != TMPFS:
             _fill(new, _aligned(size))
         new.rename(new.with_suffix(".ready"))
@@ -294,6 +306,44 @@ def list_segments(root: Path, owner: str) -> dict[str, int]:
         f"{FOLDER}/{path.name}": path.stat().st_size
         for path in sorted((root / FOLDER).glob(f"{owner_prefix(owner)}*.seg"))
     }
+
+
+@contextmanager
+def held_segment(root: Path, segment: str) -> Iterator[bool]:
+    """Keep everybody from appending to a segment; gives False if somebody does so already.
+
+    Raises:
+        StorageFailed: The segment cannot be opened or locked.
+    """
+    path = root / segment
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError as error:
+        raise _write_fault(path, error) from error
+    try:
+        try:
+            mine = _lock(descriptor)
+        except OSError as error:
+            raise _write_fault(path, error) from error
+        yield mine
+    finally:
+        os.close(descriptor)
+
+
+def trim_segment(root: Path, segment: str, end: int) -> None:
+    """Give back the space behind the last record of a segment that is held.
+
+    Raises:
+        OSError: The disk did not allow it.
+    """
+    path = root / segment
+    start = max(BLOCK, _aligned(end))
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if (left := os.fstat(descriptor).st_size - start) > 0:
+            punch_hole(descriptor, start, left)
+    finally:
+        os.close(descriptor)
 
 
 def owner_prefix(owner: str) -> str:
@@ -463,9 +513,8 @@ class _Open:
         os.close(self.descriptor)
 
 
-def _begin(root: Path, path: Path) -> _Open:
-    """Write block 0 of a segment and make it durable."""
-    descriptor = os.open(path, os.O_RDWR)
+def _begin(root: Path, path: Path, descriptor: int) -> _Open:
+    """Write block 0 of a segment that is open and locked, and make it durable."""
     try:
         salt = secrets.token_bytes(16)
         size = os.fstat(descriptor).st_size
@@ -486,7 +535,8 @@ def _resume(root: Path, name: str, end: int) -> _Open | None:
     except OSError:
         return None
     salt = _read_salt(os.pread(descriptor, BLOCK, 0))
-    if salt is None:
+    # Its writer may live on for a moment: two of them would overwrite each other's records.
+    if salt is None or not _lock(descriptor):
         os.close(descriptor)
         return None
     return _Open(path, name, descriptor, salt, max(BLOCK, _aligned(end)))
@@ -576,20 +626,35 @@ def _write_at(descriptor: int, pieces: Sequence[Buffer], offset: int) -> None:
         done += count
 
 
-def _allocate(path: Path, size: int, *, in_haste: bool) -> None:
+def _allocate(path: Path, size: int, *, in_haste: bool) -> int:
+    """Return the descriptor of a new file, locked before it has a size."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        _lock(descriptor)
         if in_haste and file_system_type(path.parent) == TMPFS:
             os.ftruncate(descriptor, size)  # taking the memory now would take as long as writing
         else:
             os.posix_fallocate(descriptor, 0, size)
         os.fsync(descriptor)
     except BaseException:
+        os.close(descriptor)
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(descriptor)
+    return descriptor
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until its descriptor is closed; return False if somebody else has done so.
+
+    Raises:
+        OSError: The file system knows no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _fill(path: Path, size: int) -> None:

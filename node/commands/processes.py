@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import threading
+from enum import StrEnum
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from node.worker.heartbeat import Heartbeat
 from storage import audit, workers
 from storage.database import check_schema, open_engine, reading, writing
 from storage.database import migrate as migrate_database
-from storage.errors import StorageError
+from storage.errors import StorageAway, StorageError
 from storage.migrations import schema_revisions
 
 log = structlog.get_logger()
@@ -65,13 +66,16 @@ def run(config: Path) -> None:
 def listen(config: Path) -> None:
     """Run the DICOM listener alone, for a systemd unit or a container of its own.
 
+    If one runs in this node's data folder already, its port is taken over: no connection is
+    refused, and the other one ends when its open associations have ended.
+
     \b
     Example:
       limner listen --config node1/limner.toml
     """
     from node.dicom.listener import run_listener
 
-    node, beats, stop = _begin("listen", config)
+    node, beats, stop = _begin("listen", config, database=Wanted.LATER)
     run_listener(node.settings, node.engine, node.store, stop=stop)
     beats.stop()
 
@@ -151,25 +155,41 @@ def web(config: Path) -> None:
     beats.stop()
 
 
+class Wanted(StrEnum):
+    """When a process needs the database."""
+
+    NOW = "now"  # it does nothing without one
+    LATER = "later"  # it may be away for a while, at the start too
+
+
 def _begin(
-    kind: str, config: Path, *, device: str = ""
+    kind: str, config: Path, *, device: str = "", database: Wanted = Wanted.NOW
 ) -> tuple[OpenNode, Heartbeat, threading.Event]:
     """Open the node, begin the heartbeat, and set an event on SIGTERM and SIGINT."""
     start_logging(kind)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    node = open_node(config)
+    try:
+        node = open_node(config)
+    except StorageAway as error:
+        if database is Wanted.NOW:
+            raise
+        log.warning("started-without-database", code=error.code, what=error.what)
+        node = open_node(config, checked=False)
     log.info("started", pid=os.getpid())
     return node, Heartbeat(node.engine, kind, device=device), stop
 
 
 def _ready_database(settings: Settings) -> None:
-    """Make the tables of an empty database; refuse one of another version."""
+    """Make the tables of an empty database; refuse one of another version, not one that is away."""
     engine = open_engine(settings.storage.database_url)
-    if settings.storage.database_url.startswith("sqlite:///"):
-        with reading(engine) as db:
-            empty = schema_revisions(db).current is None
-        if empty:
-            migrate_database(engine)
-    check_schema(engine)
+    try:
+        if settings.storage.database_url.startswith("sqlite:///"):
+            with reading(engine) as db:
+                empty = schema_revisions(db).current is None
+            if empty:
+                migrate_database(engine)
+        check_schema(engine)
+    except StorageAway as error:  # the listener does without; the others are tried again
+        log.warning("started-without-database", code=error.code, what=error.what)

@@ -4,6 +4,9 @@ Everything that arrived within a few milliseconds becomes one transaction, so th
 instances a second cost tens of commits. When the database is away the batch waits and is tried
 again; the wires go on, because what they answered for is on disk. Digests are computed when
 nothing else is to do.
+
+What a wire tells of landed records are hints that save a search: the records lie on disk. So when
+the database is away for long, hints beyond a number are dropped and the records are found there.
 """
 
 from __future__ import annotations
@@ -11,32 +14,34 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import structlog
 
 from node import faultpoints
 from node.dicom.indexing import (
     BATCH,
+    CaughtUp,
     association_finder,
     catch_up,
     digest_some,
     free_places,
     index_records,
-    seal,
+    index_written,
 )
 from node.dicom.wire.link import Message
 from storage.associations import AssociationOutcome, close_association, open_association
 from storage.callers import refused
 from storage.conflicts import OnConflict
 from storage.database import Connection, Engine, writing
-from storage.errors import StorageAway, StorageError, StorageRefused
+from storage.errors import StorageError, StorageRefused
 from storage.objects import ObjectStore, Place
 from storage.peers import heard
 from storage.segment_index import note_segment, set_indexed
-from storage.segments import Record, read_records
+from storage.segments import BLOCK, Record, read_records
 
 _QUIET_S: Final = 0.1
 """Digests are computed when nothing came for so long,"""
@@ -49,10 +54,15 @@ _OF_ITS_BYTES: Final = frozenset(
 )
 """Faults of one record's own; with any other the whole batch waits for the database."""
 
-_TASK_S: Final = 3.0
-"""How long whoever wants something of the books waits for it to be begun."""
-
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+_OWED_EVERY_S: Final = 1.0
+
+MOST_WAITING: Final = 20_000
+"""Messages that wait for the database, some 10 MB; what lands beyond them is looked up on disk."""
+
+Work = Callable[[], bool]
+"""Work for the books' thread; returns whether it is done, else it is tried again."""
 
 log = structlog.get_logger("dicom")
 
@@ -63,6 +73,12 @@ class _Progress:
 
     at: int
     spans: dict[int, int] = field(default_factory=dict)
+
+    def pass_by(self, at: int) -> int:
+        """Go on from `at`: what lies before it was found without being told."""
+        self.at = at
+        self.spans = {offset: span for offset, span in self.spans.items() if offset >= at}
+        return self.advance()
 
     def advance(self) -> int:
         while (span := self.spans.pop(self.at, 0)) > 0:
@@ -84,14 +100,20 @@ class Books:
             owner: The name of the node, to which its segments belong.
             on_conflict: Which bytes count when others come under a known UID.
         """
-        self._on_conflict = on_conflict
         self._engine = engine
         self._store = store
         self._owner = owner
-        self._queue: queue.SimpleQueue[Message | _Task | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | Work | None] = queue.SimpleQueue()
+        self._owed: list[Work] = []
+        self._owed_at_s = 0.0
+        self._lock = threading.Lock()
+        self._untold: dict[str, int] = {}  # segment -> end of the last record to be looked up
         self._tokens: dict[str, int] = {}
         self._progress: dict[str, _Progress] = {}
         self._find = association_finder(self._tokens)
+        self._make_rows = partial(
+            index_records, store=store, association_of=self._find, on_conflict=on_conflict
+        )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dicom-books")
 
@@ -101,61 +123,47 @@ class Books:
 
     def tell(self, message: Message) -> None:
         """Take one message of a wire."""
+        kind = message["kind"]
+        if kind in ("landed", "rejected") and self._queue.qsize() >= MOST_WAITING:
+            if kind == "landed":
+                self._leave_on_disk(message)
+            return
         self._queue.put(message)
+
+    def owe(self, work: Work) -> None:
+        """Have `work` done after all that was told, and each second again until it is done.
+
+        An error of the storage means that it is not done yet.
+        """
+        self._queue.put(work)
 
     def stop(self) -> None:
         """Write what was told, then end."""
         self._stopping.set()
         self._queue.put(None)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def catch_up(self, leave: frozenset[str] = frozenset()) -> dict[str, int]:
-        """Index what is on disk without rows, after all that was told; wait for it.
+    def catch_up(self, *, resumable: int = 0, leave: Collection[str] = ()) -> CaughtUp:
+        """Index what is on disk without rows; to be called before `start`, or as work.
 
         Args:
-            leave: Segments of processes that are alive.
-
-        Returns:
-            Of each segment that is not full, where its last record ends.
+            resumable: As for `indexing.catch_up`.
+            leave: Likewise.
 
         Raises:
-            StorageError: The database or the disk is away, or rows wait for them.
+            StorageError: The database or the disk is away.
         """
-        ends: dict[str, int] = self._do(lambda: self._catch_up(leave))
-        return ends
-
-    def seal(self, names: Sequence[str]) -> None:
-        """Note that segments get no more records."""
-        self._do(lambda: seal(self._engine, self._store, self._owner, names))
-
-    def _do(self, work: Callable[[], Any]) -> Any:
-        if not self._thread.is_alive():
-            return work()
-        task = _Task(work)
-        self._queue.put(task)
-        if not task.done.wait(_TASK_S) and task.cancel():
-            raise StorageAway(
-                "rows-waiting",
-                "The rows of what arrived wait to be written.",
-                where="the database",
-                remedy="See why the database does not answer; it is tried again meanwhile.",
-            )
-        task.done.wait()
-        if task.error is not None:
-            raise task.error
-        return task.result
-
-    def _catch_up(self, leave: frozenset[str]) -> dict[str, int]:
-        ends = catch_up(
+        found = catch_up(
             self._engine,
             self._store,
             self._owner,
-            association_of=self._find,
-            on_conflict=self._on_conflict,
+            make_rows=self._make_rows,
+            resumable=resumable,
             leave=leave,
         )
-        self._progress.update({name: _Progress(at) for name, at in ends.items()})
-        return ends
+        self._progress.update({name: _Progress(at) for name, at in found.resumable.items()})
+        return found
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -163,41 +171,89 @@ class Books:
         digests_due = True
         digested_s = 0.0
         while True:
-            first = self._next(_QUIET_S if digests_due else None)
+            first = self._next(digests_due=digests_due)
             if first is None and self._stopping.is_set() and self._queue.empty():
                 return
-            digests_due = digests_due or first is not None
-            if isinstance(first, _Task):
-                first.run()
-            elif first is not None:
-                batch, task = self._gather(first)
+            if isinstance(first, dict):
+                digests_due = True
+                batch, work = self._gather(first)
                 self._write(batch)
-                if task is not None:
-                    task.run()
+            else:
+                work = first
+            if work is not None:
+                digests_due = True
+                self._do(work)
+            self._do_owed()
             now_s = time.monotonic()
             if digests_due and (first is None or now_s - digested_s > _DIGEST_EVERY_S):
                 digests_due = self._digest()
                 digested_s = now_s
 
-    def _next(self, wait_s: float | None) -> Message | _Task | None:
+    def _next(self, *, digests_due: bool) -> Message | Work | None:
+        wait_s = _OWED_EVERY_S if self._owed else None
         try:
-            return self._queue.get(timeout=wait_s)
+            return self._queue.get(timeout=_QUIET_S if digests_due else wait_s)
         except queue.Empty:
             return None
 
-    def _gather(self, first: Message) -> tuple[list[Message], _Task | None]:
-        """Return what has come with `first`, up to the first task, which comes after it."""
+    def _gather(self, first: Message) -> tuple[list[Message], Work | None]:
+        """Return what has come with `first`, up to the first work, which comes after it."""
         batch = [first]
         while len(batch) < BATCH:
             try:
                 one = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(one, _Task):
-                return batch, one
-            if one is not None:
+            if isinstance(one, dict):
                 batch.append(one)
+            elif one is not None:
+                return batch, one
         return batch, None
+
+    def _do(self, work: Work) -> None:
+        try:
+            done = work()
+        except StorageError as error:
+            log.warning("put-off", code=error.code, what=error.what)
+            done = False
+        except Exception:  # outermost of this thread: it must live on for all others
+            log.exception("not-done")
+            done = True
+        if done and work in self._owed:
+            self._owed.remove(work)
+        elif not done and work not in self._owed:
+            self._owed.append(work)
+
+    def _do_owed(self) -> None:
+        now_s = time.monotonic()
+        if self._owed and now_s >= self._owed_at_s:
+            for work in tuple(self._owed):
+                self._do(work)
+            self._owed_at_s = time.monotonic() + _OWED_EVERY_S
+
+    def _leave_on_disk(self, landed: Message) -> None:
+        """Remember that records of a segment have to be looked up."""
+        segment, end = landed["segment"], landed["offset"] + landed["span"]
+        with self._lock:
+            if not self._untold:
+                log.warning("rows-left-on-disk", what="The database is away for long.")
+                self.owe(self._look_up)
+            self._untold[segment] = max(end, self._untold.get(segment, 0))
+
+    def _look_up(self) -> bool:
+        """Index records of which nobody told, in segments that are written to."""
+        for name in tuple(self._untold):
+            progress = self._progress.setdefault(name, _Progress(BLOCK))
+            at = progress.pass_by(
+                index_written(
+                    self._engine, self._store, name, progress.at, make_rows=self._make_rows
+                )
+            )
+            with self._lock:
+                if at >= self._untold[name]:
+                    del self._untold[name]
+        with self._lock:
+            return not self._untold
 
     def _digest(self) -> bool:
         """Compute some digests; return whether there may be more to do."""
@@ -218,8 +274,7 @@ class Books:
                     self._write_singly(batch)
                     return
                 log.warning("rows-put-off", code=error.code, messages=len(batch))
-                wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                if self._stopping.wait(wait_s) and attempt >= 2:
+                if self._stopping.wait(_RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
                     log.warning("rows-left-to-the-next-start", messages=len(batch))
                     return
             except Exception:  # outermost of this thread: it must live on for all others
@@ -265,13 +320,7 @@ class Books:
     ) -> list[Place]:
         if not records:
             return []
-        free = index_records(
-            db,
-            records,
-            store=self._store,
-            association_of=self._find,
-            on_conflict=self._on_conflict,
-        )
+        free = self._make_rows(db, records)
         for name, each in progress.items():
             if not set_indexed(db, name, each.at, sealed=False):
                 note_segment(db, name, (self._store.folder / name).stat().st_size)
@@ -282,7 +331,7 @@ class Books:
         """Return how far a segment will be indexed once the batch is."""
         before = self._progress.get(segment)
         # The first record follows the block that names the segment.
-        after = _Progress(before.at, dict(before.spans)) if before else _Progress(_FIRST)
+        after = _Progress(before.at, dict(before.spans)) if before else _Progress(BLOCK)
         for one in batch:
             if one["kind"] == "landed" and one["segment"] == segment:
                 after.spans[one["offset"]] = one["span"]
@@ -341,32 +390,3 @@ class Books:
             reason=message["reason"],
             wanted=message["wanted"],
         )
-
-
-_FIRST: Final = 4096
-
-
-class _Task:
-    """Work for the books' thread that somebody waits for."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._begun = threading.Lock()
-        self.done = threading.Event()
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def cancel(self) -> bool:
-        """Keep it from being begun; return whether that came in time."""
-        return self._begun.acquire(blocking=False)
-
-    def run(self) -> None:
-        """Do it, unless it was cancelled; a fault is told to whoever waits."""
-        if not self._begun.acquire(blocking=False):
-            return
-        try:
-            self.result = self._work()
-        except Exception as error:  # noqa: BLE001  raised again in the thread that waits
-            self.error = error
-        finally:
-            self.done.set()

@@ -10,8 +10,8 @@ Digests of what was received come last, when nothing waits for its rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -38,7 +38,7 @@ from storage.objects import ObjectStore, Place
 from storage.places import places_under
 from storage.recording import record_batch
 from storage.segment_index import note_segment, segment_positions, set_indexed
-from storage.segments import Record, list_segments, scan_segment
+from storage.segments import Record, held_segment, list_segments, scan_segment, trim_segment
 from storage.study_moves import hold
 
 BATCH: Final = 128
@@ -54,6 +54,9 @@ log = structlog.get_logger("dicom")
 
 Associations = Callable[[Connection, str], int | None]
 """Returns the row id of an association by its token, in a transaction."""
+
+MakeRows = Callable[[Connection, Sequence[Record]], list[Place]]
+"""`index_records` with all that it wants besides."""
 
 
 def index_records(
@@ -149,63 +152,129 @@ def _new_instance(db: Connection, record: Record, association_of: Associations) 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """What `catch_up` found.
+
+    Attributes:
+        resumable: Segments with room that may be written to again -> where their last record ends.
+        in_use: Segments that were left alone, because a process writes to them.
+    """
+
+    resumable: dict[str, int]
+    in_use: frozenset[str]
+
+
 def catch_up(
     engine: Engine,
     store: ObjectStore,
     owner: str,
     *,
-    association_of: Associations,
-    on_conflict: OnConflict,
-    leave: frozenset[str] = frozenset(),
-) -> dict[str, int]:
-    """Index every record of the owner's segments that has no rows yet.
+    make_rows: MakeRows,
+    resumable: int = 0,
+    leave: Collection[str] = (),
+) -> CaughtUp:
+    """Index every record without rows of the owner's segments that nobody writes to.
 
     Args:
         engine: The node's database.
         store: The node's objects.
         owner: Whose segments.
-        association_of: As for `index_records`.
-        on_conflict: As for `index_records`.
-        leave: Segments that another process still writes to.
+        make_rows: As its type says.
+        resumable: So many of the newest segments with room may get more records. The others get
+            none any more, and their free space is given back.
+        leave: Segments that are not to be touched: somebody is about to write to them.
 
-    Returns:
-        Of each segment that is not full, where its last record ends.
+    Raises:
+        StorageError: The database or the disk is away.
     """
     with reading(engine) as db:
         positions = segment_positions(db)
+    names = [
+        name
+        for name, size in list_segments(store.folder, owner).items()
+        if positions.get(name, 0) < size and name not in leave
+    ]
+    in_use: set[str] = set()
     ends: dict[str, int] = {}
-    for name, size in list_segments(store.folder, owner).items():
-        at = positions.get(name, 0)
-        if name in leave or at >= size:
-            continue
-        found = 0
-        for records in _batches(scan_segment(store.folder, name, at)):
-            with writing(engine) as db:
-                free = index_records(
-                    db,
-                    records,
-                    store=store,
-                    association_of=association_of,
-                    on_conflict=on_conflict,
+    for name in names:
+        with held_segment(store.folder, name) as mine:
+            if mine:
+                at = positions.get(name, 0)
+                ends[name] = _index_scanned(
+                    engine,
+                    store,
+                    name,
+                    at=at,
+                    scanned=scan_segment(store.folder, name, at),
+                    make_rows=make_rows,
                 )
-                note_segment(db, name, size)
-                at = records[-1].offset + records[-1].span
-                set_indexed(db, name, at, sealed=False)
-            free_places(store, free)
-            found += len(records)
-        if found:
-            log.info("journal-indexed", segment=name, records=found)
-        ends[name] = at
-    return ends
+            else:
+                in_use.add(name)
+    kept = sorted(ends)[max(0, len(ends) - resumable) :]
+    for name in set(ends) - set(kept):
+        _seal(engine, store, name, ends[name])
+    return CaughtUp({name: ends[name] for name in kept}, frozenset(in_use))
 
 
-def seal(engine: Engine, store: ObjectStore, owner: str, names: Sequence[str]) -> None:
-    """Note that segments, which are indexed to their ends, get no more records."""
-    sizes = list_segments(store.folder, owner)
-    with writing(engine) as db:
-        for name in names:
-            note_segment(db, name, sizes[name])
-            set_indexed(db, name, sizes[name], sealed=True)
+def index_written(
+    engine: Engine, store: ObjectStore, name: str, at: int, *, make_rows: MakeRows
+) -> int:
+    """Index the records from offset `at` on of a segment that is written to.
+
+    Returns:
+        Where they end: at the first gap, because what is written there may not be whole yet.
+    """
+    found = _following(scan_segment(store.folder, name, at), at)
+    return _index_scanned(engine, store, name, at=at, scanned=found, make_rows=make_rows)
+
+
+def _following(records: Iterable[Record], at: int) -> Iterator[Record]:
+    for record in records:
+        if record.offset != at:
+            return
+        at += record.span
+        yield record
+
+
+def _index_scanned(
+    engine: Engine,
+    store: ObjectStore,
+    name: str,
+    *,
+    at: int,
+    scanned: Iterable[Record],
+    make_rows: MakeRows,
+) -> int:
+    """Index records of one segment, of which `at` is indexed; return where the last one ends."""
+    size = (store.folder / name).stat().st_size
+    found = 0
+    for records in _batches(scanned):
+        with writing(engine) as db:
+            free = make_rows(db, records)
+            note_segment(db, name, size)
+            at = records[-1].offset + records[-1].span
+            set_indexed(db, name, at, sealed=False)
+        free_places(store, free)
+        found += len(records)
+    if found:
+        log.info("journal-indexed", segment=name, records=found)
+    return at
+
+
+def _seal(engine: Engine, store: ObjectStore, name: str, end: int) -> None:
+    """Note that a segment whose records end at `end` gets no more of them."""
+    with held_segment(store.folder, name) as mine:
+        if not mine:
+            return  # somebody resumed it, and will tell
+        with writing(engine) as db:
+            size = (store.folder / name).stat().st_size
+            note_segment(db, name, size)
+            set_indexed(db, name, size, sealed=True)
+        try:
+            trim_segment(store.folder, name, end)
+        except OSError as error:
+            log.warning("space-not-freed", where=name, what=error.strerror)
 
 
 def free_places(store: ObjectStore, places: Sequence[Place]) -> None:
@@ -260,7 +329,7 @@ def dataset_digest(store: ObjectStore, place: Place) -> str:
     return sha.hexdigest()
 
 
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
     batch: list[Record] = []
     for record in records:
         batch.append(record)

@@ -4,14 +4,20 @@
                            <-- what landed --
 
 It imports no torch. `run_listener` returns when `stop` is set, after requests in progress have
-been answered, or when a successor has taken the port over and the last association has ended.
+been answered, or when a successor has taken the port over and the last association has ended (see
+`handover`).
+
+The database may be away, at the start too: the wires go on, because what they answered for is on
+disk, and the books look there for what has no rows until nothing is left.
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +27,7 @@ import structlog
 
 from node.dicom.admitting import first_message, rules_of
 from node.dicom.books import Books
+from node.dicom.handover import Address, Offer, Predecessor, find_predecessor
 from node.dicom.messages import Request, act
 from node.dicom.statuses import PROCESSING_FAILURE
 from node.dicom.wire.acceptor import listening_socket
@@ -33,16 +40,17 @@ from storage.conflicts import OnConflict
 from storage.database import Engine, writing
 from storage.errors import StorageError
 from storage.objects import ObjectStore
-from storage.segments import (
-    count_prepared,
-    free_bytes,
-    list_segments,
-    prepare_segment,
-    sweep_prepared,
-)
+from storage.segments import count_prepared, free_bytes, prepare_segment, sweep_prepared
 
 LOOK_EVERY_S: Final = 1.0
 """How often the configuration files, and the segments kept ready, are looked at."""
+
+_ADDRESS_S: Final = 2.0
+"""How long an address may be taken at the start: the wires of a listener that was killed hold it
+until they have noticed."""
+
+_ENDED: Final = "The listener ended first; what was answered is kept."
+_DIED: Final = "The listener's process died; what was answered before is kept."
 
 log = structlog.get_logger("dicom")
 
@@ -55,7 +63,9 @@ def run_listener(
     stop: threading.Event,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Receive until `stop` is set.
+    """Receive until `stop` is set, or until a successor has taken over.
+
+    If a listener runs in the node's data folder already, its sockets are taken over.
 
     Args:
         settings: The node's settings; port 0 takes a free port.
@@ -65,7 +75,7 @@ def run_listener(
         on_ready: Called once with the port when peers can connect.
 
     Raises:
-        SetupError: An address cannot be bound.
+        SetupError: An address cannot be bound, or no wire can be started to take over with.
     """
     keeper = _Keeper(settings, engine, store, stop)
     try:
@@ -97,20 +107,27 @@ class _Keeper:
         )
         self._acting = ThreadPoolExecutor(2, thread_name_prefix="dicom-act")
         self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
-        self._sockets = _sockets(settings)
         self._resume: list[tuple[str, int]] = []
-        self._behind: frozenset[str] = frozenset()
-        """Segments that nobody writes to any more, to be indexed once the database is there."""
+        self._resumed: set[str] = set()
+        self._lost: set[str] = set()
+        self._all_lost = False
+        settings.node.data.mkdir(parents=True, exist_ok=True)
+        self._predecessor = find_predecessor(settings.node.data)
+        self._sockets = _sockets(settings, self._predecessor)
+        self._offer = Offer(settings.node.data, self._sockets, self._finish)
+        self._handed_over = threading.Event()
         self._wires = Wires(
-            self._sockets, first_message=self._first_message, heard=self._heard, died=self._died
+            tuple(self._sockets.values()),
+            first_message=self._first_message,
+            heard=self._heard,
+            died=self._died,
         )
-        self.port = int(self._sockets[0].getsockname()[1])
+        self.port = int(next(iter(self._sockets.values())).getsockname()[1])
 
     def start(self) -> None:
         """Index what is on disk, then let peers connect."""
-        swept = self._store.sweep() + sweep_prepared(self._store.folder, self._settings.node.name)
-        if swept:
-            log.info("parts-swept", count=swept)
+        if self._predecessor is None:
+            self._sweep()
         self._catch_up()
         self._books.start()
         wanted = self._settings.listener
@@ -118,14 +135,24 @@ class _Keeper:
             log.warning("listener-open-to-all", remedy="Set [listener] open = false.")
         if not self._wires.start(wanted.processes):
             log.warning("wires-not-ready")
+            if self._predecessor is not None:
+                raise setup_error(
+                    "not-taken-over",
+                    "The listener's processes do not start; the one that runs goes on.",
+                    where=str(self._settings.node.data),
+                    remedy="See the log for what they say.",
+                )
+        self._publish()
         self._preparing.start()
         log.info("listening", host=wanted.host, port=self.port, ae_title=wanted.ae_title)
 
     def watch(self) -> None:
         """Take up changes of the configuration until the end."""
         while not self._stop.wait(LOOK_EVERY_S):
-            if self._behind:
-                self._make_up()
+            if self._handed_over.is_set():
+                if self._wires.ended:
+                    return
+                continue
             stamps = _stamps(self._settings)
             if stamps != self._stamps:
                 self._stamps = stamps
@@ -137,46 +164,82 @@ class _Keeper:
         self._wires.stop()
         self._acting.shutdown()
         self._books.stop()
-        for sock in self._sockets:
-            sock.close()
+        self._offer.close()
+        if self._predecessor is not None:
+            self._predecessor.close()
         if self._preparing.is_alive():
             self._preparing.join(10)
 
+    def _sweep(self) -> None:
+        swept = self._store.sweep() + sweep_prepared(self._store.folder, self._settings.node.name)
+        if swept:
+            log.info("parts-swept", count=swept)
+
+    def _publish(self) -> None:
+        """Let a successor take over from us; tell the predecessor that we did."""
+        try:
+            self._offer.publish()
+        except OSError as error:
+            log.warning("no-hand-over", what=error.strerror)
+        if self._predecessor is not None:
+            log.info("port-taken-over", predecessor=self._predecessor.pid)
+            self._predecessor.taken()
+            threading.Thread(target=self._wait_predecessor, daemon=True).start()
+
+    def _wait_predecessor(self) -> None:
+        """Look after what the predecessor left; nearly always that is nothing."""
+        if self._predecessor is not None:
+            self._predecessor.wait_gone()
+            log.info("predecessor-ended", pid=self._predecessor.pid)
+        self._all_lost = True
+        self._books.owe(self._settle)
+
+    def _finish(self) -> None:
+        """Leave new connections to the successor, and end with the last open association."""
+        self._wires.finish()
+        self._handed_over.set()
+
+    # -- rows for what is on disk ------------------------------------------------------------------
+
     def _catch_up(self) -> None:
-        """Bring the rows up to what is on disk; without a database that is left for later."""
+        """Bring the rows up to what is on disk before the start, as far as that can be done."""
+        # Not with a predecessor: it lives, and may be about to do the same.
+        resumable = 0 if self._predecessor else self._settings.listener.processes
+        self._all_lost = self._predecessor is None
         try:
-            with writing(self._engine) as db:
-                lost = close_lost(db, "The listener ended first; what was answered is kept.")
-            if lost:
-                log.info("associations-lost", count=lost)
-            ends = self._books.catch_up()
+            self._close_lost()
+            found = self._books.catch_up(resumable=resumable)
         except StorageError as error:
-            self._put_off(error, self._segments())
+            log.warning("journal-not-indexed", code=error.code, what=error.what)
+            self._books.owe(self._settle)
             return
-        roomy = sorted(ends.items(), reverse=True)[: self._settings.listener.processes]
-        self._resume = [(name, at) for name, at in roomy]
-        self._books.seal([name for name in ends if name not in dict(self._resume)])
+        self._resume = list(found.resumable.items())
+        self._resumed = set(found.resumable)
+        if found.in_use:
+            self._books.owe(self._settle)
 
-    def _put_off(self, error: StorageError, segments: frozenset[str]) -> None:
-        log.warning("journal-not-indexed", code=error.code, what=error.what)
-        self._behind |= segments
+    def _settle(self) -> bool:
+        """Bring the rows up to what is on disk; return whether nothing is left to be done."""
+        if self._handed_over.is_set():
+            return True  # the successor's
+        self._close_lost()
+        found = self._books.catch_up(leave=self._resumed)
+        return not found.in_use - self._wires.segments()
 
-    def _make_up(self) -> None:
-        """Try again to index what was put off."""
-        behind = self._behind
-        try:
-            self._books.catch_up(leave=self._segments() - behind)
-            self._books.seal(sorted(behind & self._segments()))
-        except StorageError:
-            return  # still away; whoever writes rows says so
-        self._behind -= behind
-        log.info("journal-indexed-late", segments=len(behind))
-
-    def _segments(self) -> frozenset[str]:
-        try:
-            return frozenset(list_segments(self._store.folder, self._settings.node.name))
-        except OSError:
-            return frozenset()  # without its folder nothing can be received either
+    def _close_lost(self) -> None:
+        """Close the rows of associations whose process ended without a word."""
+        everybody, some = self._all_lost, frozenset(self._lost)
+        if not everybody and not some:
+            return
+        with writing(self._engine) as db:
+            if everybody:
+                count = close_lost(db, _ENDED, living=self._wires.tokens())
+            else:
+                count = close_lost(db, _DIED, some)
+        self._all_lost = False
+        self._lost -= some
+        if count:
+            log.info("associations-lost", count=count)
 
     def _first_message(self, _number: int) -> Message:
         resume = self._resume.pop() if self._resume else ("", 0)
@@ -237,21 +300,11 @@ class _Keeper:
         wire.link.answer(message, {"status": status, "comment": comment})
 
     def _died(self, wire: Wire, ending: str) -> None:
-        """Index what a wire left, before the next one goes on in its segment."""
+        """Have what a wire left indexed; the next one goes on at once, in another segment."""
         log.error("wire-died", pid=wire.process.pid, ending=ending)
-        try:
-            with writing(self._engine) as db:
-                close_lost(
-                    db,
-                    "The listener's process died; what was answered before is kept.",
-                    sorted(wire.tokens),
-                )
-            ends = self._books.catch_up(self._wires.segments(but=wire))
-        except StorageError as error:
-            self._put_off(error, frozenset(wire.segments))
-            return
-        mine = sorted(name for name in ends if name in wire.segments)
-        self._resume = [(mine[-1], ends[mine[-1]])] if mine else []
+        self._lost |= wire.tokens
+        self._resumed -= wire.segments
+        self._books.owe(self._settle)
 
     def _reload(self) -> None:
         """Take up changed peers and limits; a faulty file changes nothing."""
@@ -274,7 +327,7 @@ class _Keeper:
         storage, owner = self._settings.storage, self._settings.node.name
         size = storage.journal_mb * 1024 * 1024
         reserve = storage.reserve_mb * 1024 * 1024
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._handed_over.is_set():
             try:
                 if (
                     count_prepared(self._store.folder, owner) < storage.journal_ahead
@@ -287,16 +340,23 @@ class _Keeper:
             self._stop.wait(LOOK_EVERY_S)
 
 
-def _sockets(settings: Settings) -> list[socket.socket]:
+def _sockets(settings: Settings, predecessor: Predecessor | None) -> dict[Address, socket.socket]:
+    """Return the listening socket, and that of TLS if it is wanted; the predecessor's if it can be.
+
+    Raises:
+        SetupError: An address cannot be bound.
+    """
     wanted = settings.listener
-    found: list[socket.socket] = []
+    offered = predecessor.sockets if predecessor else {}
+    found: dict[Address, socket.socket] = {}
     for key, port in (("port", wanted.port), ("tls_port", wanted.tls_port)):
         if key == "tls_port" and not port:
             continue
+        address = Address(wanted.host, port)
         try:
-            found.append(listening_socket(wanted.host, port))
+            found[address] = offered.pop(address) if address in offered else _bound(address)
         except OSError as error:
-            for sock in found:
+            for sock in found.values():
                 sock.close()
             raise setup_error(
                 "listener-address",
@@ -304,7 +364,20 @@ def _sockets(settings: Settings) -> list[socket.socket]:
                 where=f"[listener] {key}: {wanted.host}:{port}",
                 remedy="Another program may hold the port; choose another, or end that program.",
             ) from error
+    for sock in offered.values():  # an address that is not wanted any more
+        sock.close()
     return found
+
+
+def _bound(address: Address) -> socket.socket:
+    until = time.monotonic() + _ADDRESS_S
+    while True:
+        try:
+            return listening_socket(*address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
 
 
 def _stamps(settings: Settings) -> tuple[tuple[str, int], ...]:

@@ -1,7 +1,7 @@
 """The wire processes under the keeper: started, configured, restarted, ended.
 
-A wire that dies is started again at once, and later after longer waits if it dies again; before
-that, what it had made durable without telling of it is indexed. The listening sockets belong to
+A wire that dies is started again at once, and later after longer waits if it dies again; what
+it had made durable without telling of it is then found on disk. The listening sockets belong to
 the keeper, so connections that come meanwhile wait in the kernel's queue and are not refused.
 """
 
@@ -26,6 +26,7 @@ STOP_S: Final = 12.0
 """A wire answers what is under way within its own 5 s; then it is killed."""
 
 READY_S: Final = 30.0
+_NO_ROOM_S: Final = 2.0
 _STEADY_S: Final = 60.0
 _RESTART_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -64,10 +65,10 @@ class Wires:
         """Make ready.
 
         Args:
-            sockets: The listening socket, and that of TLS if there is one.
+            sockets: The listening socket, and that of TLS if there is one; closed at the end.
             first_message: Gives the configuration for the wire of a number.
             heard: Called with each message of a wire, in the order of sending.
-            died: Called after a wire died and all that it said was heard.
+            died: Called after a wire died, or ended with a fault, and all that it said was heard.
         """
         self._sockets = tuple(sockets)
         self._first_message = first_message
@@ -76,6 +77,7 @@ class Wires:
         self._lock = threading.Lock()
         self._wires: dict[int, Wire] = {}
         self._ending = threading.Event()
+        self._last_word: Message | None = None
         self._deaths: dict[int, int] = {}
         self._threads: list[threading.Thread] = []
 
@@ -103,11 +105,15 @@ class Wires:
         with self._lock:
             return [wire.process.pid for wire in self._wires.values()]
 
-    def segments(self, *, but: Wire | None = None) -> frozenset[str]:
+    def segments(self) -> frozenset[str]:
         """Return the segments that living wires have written to."""
         with self._lock:
-            living = [wire for wire in self._wires.values() if wire is not but]
-        return frozenset[str]().union(*(wire.segments for wire in living))
+            return frozenset[str]().union(*(wire.segments for wire in self._wires.values()))
+
+    def tokens(self) -> frozenset[str]:
+        """Return the tokens of associations that living wires serve."""
+        with self._lock:
+            return frozenset[str]().union(*(wire.tokens for wire in self._wires.values()))
 
     def tell(self, message: Message) -> None:
         """Tell every wire."""
@@ -117,16 +123,17 @@ class Wires:
             wire.link.send(message)
 
     def finish(self) -> None:
-        """Accept nothing more, let open associations end, and return when none is left."""
-        self._ending.set()
-        self.tell({"kind": "finish"})
-        for thread in self._threads:
-            thread.join()
+        """Accept nothing more, and let open associations end; `ended` says when they have."""
+        self._end({"kind": "finish"})
+
+    @property
+    def ended(self) -> bool:
+        """Whether no wire runs any more and none will be started."""
+        return self._ending.is_set() and not any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """Let requests under way be answered, then end every wire."""
-        self._ending.set()
-        self.tell({"kind": "stop"})
+        self._end({"kind": "stop"})
         until = time.monotonic() + STOP_S
         for thread in self._threads:
             thread.join(max(0.1, until - time.monotonic()))
@@ -137,10 +144,23 @@ class Wires:
         for thread in self._threads:
             thread.join(5)
 
+    def _end(self, last_word: Message) -> None:
+        with self._lock:
+            self._last_word = last_word
+            self._ending.set()
+        self.tell(last_word)
+        for sock in self._sockets:  # the wires have their own of them
+            sock.close()
+
     def _keep(self, number: int) -> None:
         """Keep one wire alive; runs in a thread of its own."""
         while not self._ending.is_set():
-            wire = self._spawn(number)
+            try:
+                wire = self._spawn(number)
+            except (OSError, ValueError) as error:  # no process is to be had, or it is the end
+                log.warning("wire-not-started", what=str(error))
+                self._ending.wait(_NO_ROOM_S)
+                continue
             for message in wire.link.messages():
                 if message["kind"] == "ready":
                     wire.ready.set()
@@ -154,11 +174,10 @@ class Wires:
             code = wire.process.wait()
             with self._lock:
                 self._wires.pop(number, None)
-            if self._ending.is_set():
-                return
-            ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._died(wire, ending)
-            self._pause(wire)
+            if code or not self._ending.is_set():
+                self._died(wire, _ending(code))
+            if not self._ending.is_set():
+                self._pause(wire)
 
     def _pause(self, wire: Wire) -> None:
         steady = time.monotonic() - wire.started_s > _STEADY_S
@@ -179,7 +198,19 @@ class Wires:
         its.close()
         wire = Wire(number, process, Link(ours))
         wire.segments.update({first["resume"]} - {""})
+        wire.link.send(first)
         with self._lock:
             self._wires[number] = wire
-        wire.link.send(first)
+            last_word = self._last_word
+        if last_word is not None:  # it was said while this one was on its way
+            wire.link.send(last_word)
         return wire
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

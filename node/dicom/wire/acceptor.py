@@ -77,7 +77,7 @@ class Acceptor:
             return len(self._open)
 
     def stop_listening(self) -> None:
-        """Accept nothing more; open connections go on. The sockets stay with the caller."""
+        """Accept nothing more, and close the sockets; open connections go on."""
         for listening in self._listening:
             listening.stop()
         self._listening = []
@@ -132,7 +132,7 @@ class Acceptor:
                 limits=limits,
                 own=self._own,
                 watch=self._watch,
-                tls=tls() if tls else None,
+                tls=tls,
                 take_place=self._take_place,
             )
             with self._lock:
@@ -209,6 +209,7 @@ class _Listening:
     def stop(self) -> None:
         os.write(self._wake_write, b"x")
         self.thread.join()
+        self._socket.close()
         os.close(self._wake_write)
         os.close(self._wake_read)
         os.close(self._spare)

@@ -44,6 +44,7 @@ from node.dicom.wire.message import AbortError, ClosedError, Collecting, Message
 from node.dicom.wire.negotiation import ACCEPTED, negotiate
 from node.dicom.wire.service import Association, Ending, Piece, Reception, Service
 from node.dicom.wire.states import Action, Event, Machine, event_of_pdu
+from node.dicom.wire.tls import TlsError, handshake_fault
 from node.dicom.wire.watch import Watch
 
 BUFFER_BYTES: Final = 1 << 20
@@ -113,7 +114,7 @@ class Connection:
         limits: Limits,
         own: Self,
         watch: Watch,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         take_place: Callable[[Connection], Rejection | None] = lambda _: None,
     ) -> None:
         """Take over an accepted socket.
@@ -125,7 +126,7 @@ class Connection:
             limits: Bounds.
             own: Our names.
             watch: Keeps the deadlines.
-            tls: Serve TLS with this.
+            tls: Serve TLS with the context that this gives.
             take_place: Called for a caller that is admitted; returns why there is no place for
                 one more association, or None when this one was given its place.
         """
@@ -146,6 +147,7 @@ class Connection:
         self._machine = Machine(requestor=False)
         self._expired = ""
         self._sending = False
+        self._shaking_hands = tls is not None
         self._buffer = bytearray(8192)
         self._view = memoryview(self._buffer)
         self._start = 0  # first byte that is not consumed
@@ -221,16 +223,20 @@ class Connection:
 
     def _prepare(self) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is not None:
-            wrapped = self._tls.wrap_socket(
-                self._socket, server_side=True, do_handshake_on_connect=False
-            )
-            self._socket = wrapped
-            try:
-                wrapped.do_handshake()
-            except OSError as error:
-                reason = getattr(error, "reason", None) or error
-                raise AbortError(0, f"No TLS came about: {reason}.") from error
+        if self._tls is None:
+            return
+        try:
+            context = self._tls()
+        except TlsError as error:
+            raise AbortError(0, f"TLS is not served now: {error}.") from error
+        wrapped = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = wrapped
+        try:
+            wrapped.do_handshake()
+        except OSError as error:
+            what = self._expired or handshake_fault(error)
+            raise AbortError(0, what) from error
+        self._shaking_hands = False
 
     def _open(self) -> None:
         """Read the association request and answer it."""
@@ -559,6 +565,9 @@ class Connection:
 
     def _say_abort(self, reason: int) -> None:
         """Send an A-ABORT if the peer can still hear it."""
+        if self._shaking_hands:  # it has heard so from TLS, and could not read a PDU
+            self._farewell()
+            return
         with suppress(OSError, ValueError):
             source = 2 if reason else 0
             self._allow_farewell()
@@ -608,7 +617,8 @@ class Connection:
         """
         self._allow_farewell()
         with suppress(OSError, ValueError):
-            while self._socket.recv_into(self._view):
+            # Not decrypted, if it was encrypted: nobody wants it.
+            while socket.socket.recv_into(self._socket, self._view):
                 pass
 
     def _allow_farewell(self) -> None:

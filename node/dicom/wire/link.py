@@ -59,6 +59,8 @@ class Link:
         with self._lock:
             self._number += 1
             number = self._number
+            if self._closed:
+                return None
             self._answers[number] = answer
         self.send({**message, "number": number})
         answer.came.wait(timeout_s)

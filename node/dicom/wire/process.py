@@ -28,7 +28,7 @@ from node.dicom.wire.admission import Guest
 from node.dicom.wire.connection import Limits, Self
 from node.dicom.wire.link import Link, Message
 from node.dicom.wire.receiving import Receiver, Rules
-from node.dicom.wire.tls import ServerTls, TlsError
+from node.dicom.wire.tls import ServerTls, TlsError, TlsFiles
 from storage.objects import ObjectStore
 from storage.segments import SegmentWriter
 
@@ -92,8 +92,7 @@ class _Wire:
                 implementation_version=IMPLEMENTATION_VERSION,
             ),
         )
-        self._tls: ServerTls | None = None
-        self._take_tls(first)
+        self._tls = ServerTls(TlsFiles(**first["tls"])) if first["tls"] else None
 
     def listen(self, plain: int, tls: int | None) -> None:
         """Accept from the inherited sockets."""
@@ -105,7 +104,8 @@ class _Wire:
         """Take another configuration for associations from now on."""
         self._receiver.rules = _rules(message)
         self._acceptor.limit(_limits(message))
-        self._take_tls(message)
+        if self._tls is not None and message["tls"]:
+            self._tls.take(TlsFiles(**message["tls"]))
 
     def finish(self) -> None:
         """Accept nothing more; end by itself when the open associations have ended."""
@@ -118,21 +118,12 @@ class _Wire:
 
     def _end_when_empty(self) -> None:
         self._acceptor.wait_empty(FINISH_S)
-        self._link.send({"kind": "empty"})
         self._link.flush()
         self._link.close()
 
-    def _take_tls(self, message: Message) -> None:
-        if not message.get("tls"):
-            return
-        try:
-            self._tls = ServerTls(**message["tls"])
-        except TlsError as error:
-            logging.getLogger(__name__).warning("TLS is not served: %s", error)
-
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            raise OSError("TLS is not configured")
+            raise TlsError("it is not configured")
         return self._tls.context()
 
 

@@ -1,69 +1,99 @@
 """TLS as PS3.15 annex B.12 (BCP 195) wants it: 1.2 or better, both sides with certificates.
 
 Certificates are read again when their files change, so that renewing one needs no restart. Every
-new connection takes the context of that moment; open ones keep theirs.
+new connection takes the context of that moment; open ones keep theirs. Files that cannot be used,
+such as half-written ones, change nothing and are said once.
+
+Sessions are not resumed: a ticket would outlive the certificate that it was given for, and its key
+would have to be changed every week (RFC 9325 section 3.4).
 
 Source: DICOM PS3.15 B.12 and B.13; RFC 9325.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 """Of TLS 1.2: forward secrecy and authenticated encryption alone. TLS 1.3 has no others."""
 
-LOOK_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class TlsError(Exception):
     """A certificate or key cannot be used; the text is for people."""
 
 
+class TlsFiles(NamedTuple):
+    """PEM files.
+
+    Attributes:
+        certificate: Ours, followed by its chain.
+        key: Its key, not encrypted.
+        authorities: Of those that sign the certificates of peers.
+    """
+
+    certificate: str
+    key: str
+    authorities: str
+
+
 class ServerTls:
     """The context for connections that peers open, renewed when its files change."""
 
-    def __init__(self, certificate: str, key: str, authorities: str) -> None:
-        """Read the files.
-
-        Args:
-            certificate: PEM file of our certificate and its chain.
-            key: PEM file of its key.
-            authorities: PEM file of the authorities that sign peers' certificates.
-
-        Raises:
-            TlsError: A file cannot be read or used.
-        """
-        self._files = (Path(certificate), Path(key), Path(authorities))
+    def __init__(self, files: TlsFiles) -> None:
+        """Read the files; if they cannot be used, they are looked at again later."""
         self._lock = threading.Lock()
-        self._stamps = self._now()
-        self._context = server_context(certificate, key, authorities)
-        self._looked_s = time.monotonic()
+        self._files = files
+        self._stamps: tuple[object, ...] = ()
+        self._context: ssl.SSLContext | None = None
+        self._fault = ""
+        self._look_at_s = 0.0
+        self._look()
+
+    def take(self, files: TlsFiles) -> None:
+        """Use other files from now on; until they are good, what was read before stays."""
+        with self._lock:
+            self._files = files
+            self._look()
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection; the last good one if new files are faulty."""
+        """Return the context for a new connection; the last good one if new files are faulty.
+
+        Raises:
+            TlsError: There never were good ones.
+        """
         with self._lock:
-            now_s = time.monotonic()
-            if now_s - self._looked_s >= LOOK_EVERY_S:
-                self._looked_s = now_s
-                stamps = self._now()
-                if stamps != self._stamps:
-                    try:
-                        self._context = server_context(*map(str, self._files))
-                        self._stamps = stamps
-                    except TlsError:
-                        pass  # half-written; `limner check` says what is wrong with them
+            if time.monotonic() >= self._look_at_s:
+                self._look()
+            if self._context is None:
+                raise TlsError(self._fault)
             return self._context
 
-    def _now(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)
+    def _look(self) -> None:
+        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        stamps = (self._files, *map(_stamp, self._files))
+        if stamps == self._stamps:
+            return
+        try:
+            self._context = server_context(self._files)
+        except TlsError as error:
+            if str(error) != self._fault:
+                self._fault = str(error)
+                log.warning("TLS files are not taken: %s", error)
+        else:
+            # Stamped before they were read: what changed meanwhile is read again.
+            self._stamps, self._fault = stamps, ""
 
 
-def server_context(certificate: str, key: str, authorities: str) -> ssl.SSLContext:
+def server_context(files: TlsFiles) -> ssl.SSLContext:
     """Return a context that wants a certificate of the peer.
 
     Raises:
@@ -73,15 +103,53 @@ def server_context(certificate: str, key: str, authorities: str) -> ssl.SSLConte
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= (
-        ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        ssl.OP_NO_COMPRESSION
+        | ssl.OP_NO_RENEGOTIATION
+        | ssl.OP_CIPHER_SERVER_PREFERENCE
+        | ssl.OP_NO_TICKET
     )
+    context.num_tickets = 0
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(certificate, key)
+        # Without a password of ours OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
     except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"{certificate} with {key}: {error}") from error
+        raise TlsError(f"{files.certificate} with {files.key}: {_words(error)}") from error
     try:
-        context.load_verify_locations(authorities)
+        context.load_verify_locations(files.authorities)
     except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"{authorities}: {error}") from error
+        raise TlsError(f"{files.authorities}: {_words(error)}") from error
     return context
+
+
+def handshake_fault(error: OSError) -> str:
+    """Return in words why no TLS connection came about."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"Its certificate is refused: {error.verify_message}."
+    reason = getattr(error, "reason", None)
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "It shows no certificate."
+    if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
+        return "It does not speak TLS on the port for TLS."
+    return f"No TLS came about: {_words(error)}."
+
+
+def _no_password() -> str:
+    raise TlsError("the key is encrypted; give the node one without a password")
+
+
+def _words(error: OSError) -> str:
+    """Return what OpenSSL or the system says, without their numbers."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.replace("_", " ").lower()
+    return error.strerror or "it cannot be used"
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    """Return what changes with a file; of one that is absent too."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
