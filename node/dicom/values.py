@@ -9,6 +9,7 @@ Source: DICOM PS3.5 sections 6 and 7, PS3.6 (keywords).
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -123,6 +124,7 @@ IDENTITY: Final[Mapping[int, str]] = MappingProxyType(
 """What says whose instance it is. A value of these that is too long is refused, never dropped."""
 
 _UID_MAX: Final = 64  # PS3.5 section 9.1
+_is_uid_value: Final = re.compile(rb"[0-9.]{1,64}[\0 ]*").fullmatch
 _UIDS: Final = (STUDY_UID, SERIES_UID, SOP_UID, SOP_CLASS)
 
 _SHARED_GROUPS: Final = 0x52009229  # Shared Functional Groups Sequence
@@ -243,7 +245,8 @@ def read_values(
 
 def _checked(values: Values) -> Values:
     for tag in _UIDS:
-        values.uid(tag)
+        if not _is_uid_value(values.by_tag.get(tag, b"")):
+            values.uid(tag)  # says what is wrong with it
     return values
 
 

@@ -153,6 +153,7 @@ class Connection:
         self._start = 0  # first byte that is not consumed
         self._end = 0  # first byte that is not filled
         self._message = Message()
+        self._commands = dimse.CommandReader()
         self._deadline_of = -1  # the PDU, by the count of consumed bytes, that it is for
         self._consumed = 0
 
@@ -408,7 +409,7 @@ class Connection:
             message.count_small(len(piece))
             return
         try:
-            command = dimse.decode_command(message.command_bytes)
+            command = self._commands.read(bytes(message.command_bytes))
         except dimse.DimseError as error:
             if error.command is None:
                 raise AbortError(6, error.what) from error

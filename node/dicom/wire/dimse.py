@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from node.dicom import statuses
@@ -98,6 +97,9 @@ _DATASET_HEAD: Final = _ELEMENT.pack(0, _DATASET_TYPE, 2)
 _STATUS_HEAD: Final = _ELEMENT.pack(0, _STATUS, 2)
 """The elements that every response has, which follow each other."""
 
+_ID_HEAD: Final = _ELEMENT.pack(0, _MESSAGE_ID, 2)
+_UID_TAG: Final = _ELEMENT.pack(0, _SOP_INSTANCE, 0)[:4]
+
 _PDV_HEADER: Final = struct.Struct(">IBB")
 _COMMAND_LAST: Final = 0x03  # PS3.8 annex E.2: command information, last fragment
 _COMMAND_MORE: Final = 0x01
@@ -105,8 +107,7 @@ _DATASET_FOLLOWS: Final = 0x0001
 _VERIFICATION: Final = b"1.2.840.10008.1.1"
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command set.
 
     UIDs and AE titles are without padding and printable, but not judged. What is absent is empty
@@ -185,6 +186,50 @@ def decode_command(data: bytes | bytearray | memoryview) -> Command:
             what = f"The command set {command.field:04X}H lacks element (0000,{number:04X})."
             raise DimseError(MISTYPED, what, command)
     return command
+
+
+class CommandReader:
+    """Decodes the command sets of one association.
+
+    The C-STORE requests of an association differ in message ID and SOP Instance UID alone; where
+    the other bytes are those of the request before, they need not be read again.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a request to compare with."""
+        self._last = b""
+        self._command: Command | None = None
+        self._id_at = self._uid_at = 0
+
+    def read(self, data: bytes) -> Command:
+        """Return the command that a complete command set holds.
+
+        Raises:
+            DimseError: As `decode_command`.
+        """
+        last, at, uid_at = self._last, self._id_at, self._uid_at
+        if (
+            self._command is not None
+            and len(data) == len(last)
+            and data[:at] == last[:at]
+            and data[at + 2 : uid_at] == last[at + 2 : uid_at]
+        ):
+            return self._command._replace(
+                message_id=data[at] | data[at + 1] << 8, sop_uid=plain(data[uid_at:])
+            )
+        command = decode_command(data)
+        if command.field == C_STORE_RQ:
+            self._remember(data, command)
+        return command
+
+    def _remember(self, data: bytes, command: Command) -> None:
+        """Keep a request whose last element is the UID, as it is unless a C-MOVE is behind it."""
+        uid = data.rfind(_UID_TAG)
+        message = data.find(_ID_HEAD)
+        self._command = None
+        if 0 < message < uid and uid + 8 + _ELEMENT.unpack_from(data, uid)[2] == len(data):
+            self._last, self._command = data, command
+            self._id_at, self._uid_at = message + 8, uid + 8
 
 
 class _Elements(NamedTuple):

@@ -361,9 +361,9 @@ class _Reception:
         """Note how the data set contradicts its command set, if it does (PS3.4 B.2.3: A900)."""
         command = self._command
         what = ""
-        if values.uid(SOP_UID) != command.sop_uid:
+        if values.by_tag[SOP_UID].rstrip(b"\0 ") != command.sop_uid.encode("ascii"):
             what = "The SOP Instance UIDs of command and data set differ."
-        elif values.uid(SOP_CLASS) != command.sop_class:
+        elif values.by_tag[SOP_CLASS].rstrip(b"\0 ") != command.sop_class.encode("ascii"):
             what = "The SOP Class UIDs of command and data set differ."
         elif self._context.abstract_syntax != command.sop_class:
             what = "The SOP class is not that of its presentation context."

@@ -7,6 +7,7 @@ from io import BytesIO
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_messages import (
@@ -30,6 +31,7 @@ from pynetdicom.dsutils import decode, encode
 from node.dicom.wire import dimse
 from node.dicom.wire.dimse import (
     Command,
+    CommandReader,
     DimseError,
     as_pdata,
     decode_command,
@@ -552,3 +554,28 @@ def test_elements_are_written_in_order_and_of_even_length(values: dict[int, byte
         assert value in (values[number], values[number] + b"\0", values[number] + b" ")
         at += 8 + length
     assert at == len(data)
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.integers(0, 0xFFFF),
+            st.sampled_from(("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4")),
+            st.text("0123456789.", min_size=1, max_size=64),
+            st.sampled_from((0, 1, 2)),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_a_reader_that_remembers_reads_what_one_without_memory_reads(
+    requests: list[tuple[int, str, str, int, bool]],
+) -> None:
+    reader = CommandReader()
+    for message_id, sop_class, sop_uid, priority, echo in requests:
+        if echo:
+            data = encode_echo_request(message_id)
+        else:
+            data = encode_store_request(message_id, sop_class, sop_uid, priority=priority)
+        assert reader.read(data) == decode_command(data)
