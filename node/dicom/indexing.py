@@ -19,8 +19,9 @@ import structlog
 
 from node.dicom.compare import find_difference
 from node.dicom.filemeta import read_file_meta
-from node.dicom.header import HeaderError, facts_of, routing_of
-from node.dicom.values import unpack
+from node.dicom.header import HeaderError, Routing, facts_of, routing_of
+from node.dicom.values import read_values, unpack
+from node.dicom.walk import CUT_SHORT
 from storage.associations import association_of as find_association
 from storage.conflicts import OnConflict
 from storage.database import Connection, Engine, reading, writing
@@ -44,6 +45,7 @@ from storage.study_moves import hold
 BATCH: Final = 128
 _DIGESTS_AT_ONCE: Final = 16
 _READ_BYTES: Final = 1 << 20
+_HEADER_BYTES: Final = 256 * 1024
 
 UNREADABLE: Final = (
     "The stored bytes of instance {} cannot be read. Check the disk and restore them from a "
@@ -79,7 +81,7 @@ def index_records(
     batch, places = [], []
     for record in records:
         try:
-            batch.append(_new_instance(db, record, association_of))
+            batch.append(_new_instance(db, store, record, association_of))
             places.append(record.place)
         except HeaderError as error:  # it was judged before it was answered
             log.warning("record-not-indexed", segment=record.segment, code=error.fault.code)
@@ -126,7 +128,9 @@ def _compared(db: Connection, store: ObjectStore, new: NewInstance) -> NewInstan
     return replace(new, difference=difference)
 
 
-def _new_instance(db: Connection, record: Record, association_of: Associations) -> NewInstance:
+def _new_instance(
+    db: Connection, store: ObjectStore, record: Record, association_of: Associations
+) -> NewInstance:
     values = unpack(record.values)
     facts = facts_of(values)
     context = record.context
@@ -145,7 +149,7 @@ def _new_instance(db: Connection, record: Record, association_of: Associations) 
         study_date=facts.study_date,
         description=facts.study_description,
         modality=facts.modality,
-        header=partial(routing_of, values),
+        header=partial(_routing, store, record),
         sender=context["peer"],
         association_id=association_of(db, context["token"]),
         received_ms=record.received_ms,
@@ -163,6 +167,27 @@ class CaughtUp:
 
     resumable: dict[str, int]
     in_use: frozenset[str]
+
+
+def _routing(store: ObjectStore, record: Record) -> Routing:
+    """Return what routes may ask of a new series, from the header of its first instance.
+
+    A header that makes no sense behind the identity gives what stands before that place.
+    """
+    place, start = record.place, record.dataset_offset
+    syntax = record.context["syntax"]
+    for size in (_HEADER_BYTES, place.length - start):
+        part = min(size, place.length - start)
+        data = store.read(Place(place.name, place.offset + start, part))
+        try:
+            values = read_values(data, syntax, whole=part == place.length - start)
+        except HeaderError as error:
+            if error.fault.code == CUT_SHORT and size == _HEADER_BYTES:
+                continue
+            log.warning("header-not-read", sop_uid=record.place.name, code=error.fault.code)
+            return {}
+        return routing_of(values)
+    return {}
 
 
 def catch_up(

@@ -1,8 +1,7 @@
-"""The raw values of an instance's header: what the receiver finds in one bounded walk, packed.
+"""The raw values of an instance's header: what one bounded walk finds, undecoded.
 
-The receiver needs four UIDs to judge an instance; everything else is text that somebody may want
-later. So the walk collects bytes and decodes nothing, the bytes travel beside the instance, and
-`header` turns them into facts where there is time. Standard library only.
+`header` turns them into facts, and into what routes may ask. Standard library only: the receiver
+imports this.
 
 Source: DICOM PS3.5 sections 6 and 7, PS3.6 (keywords).
 """
@@ -19,11 +18,7 @@ from typing import Final, NamedTuple
 
 from node.dicom.walk import (
     CUT_SHORT,
-    DELIMITERS,
     ITEM,
-    MAX_ELEMENTS,
-    PIXELS,
-    SHORT_VRS,
     UNDEFINED,
     Encoding,
     HeaderError,
@@ -136,18 +131,6 @@ _GROUPS: Final = frozenset({0x00289110})
 
 _WANTED: Final = frozenset(IDENTITY) | frozenset(ROUTING)
 
-_OTHERWISE_ENCODED: Final = frozenset({IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED})
-_PLAIN_HEADER: Final = struct.Struct("<HH2sHI").unpack_from  # both forms of length
-_ITEM_HEADER: Final = struct.Struct("<HHI").unpack_from
-_LONG_VRS: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
-_ITEM: Final = 0xE000
-_ITEM_END: Final = 0xE00D
-_SEQUENCE_END: Final = 0xE0DD
-_PLAIN_DEPTH: Final = 4
-_PLAIN_ITEMS: Final = 4096
-
 _PACKED: Final = struct.Struct("<IH")
 _PACKED_BYTES: Final = 6
 
@@ -227,10 +210,6 @@ def read_values(
         HeaderError: The bytes stop making sense, a limit is exceeded, or one of the four UIDs
             (study, series, SOP instance, SOP class) is absent or is not a UID.
     """
-    if isinstance(dataset, bytes) and transfer_syntax not in _OTHERWISE_ENCODED:
-        by_tag = _plain_values(dataset)
-        if by_tag is not None:
-            return _checked(Values(by_tag, little=True, in_order=True))
     encoding = Encoding(
         explicit=transfer_syntax != IMPLICIT_LITTLE, little=transfer_syntax != EXPLICIT_BIG
     )
@@ -240,105 +219,19 @@ def read_values(
         values = _collect(inflated, encoding, whole=not beginning, enough=beginning)
     else:
         values = _collect(memoryview(dataset), encoding, whole=whole)
-    return _checked(values)
+    return checked(values)
 
 
-def _checked(values: Values) -> Values:
+def checked(values: Values) -> Values:
+    """Return `values` if the four UIDs are there.
+
+    Raises:
+        HeaderError: One is absent or is no UID.
+    """
     for tag in _UIDS:
         if not _is_uid_value(values.by_tag.get(tag, b"")):
             values.uid(tag)  # says what is wrong with it
     return values
-
-
-def _plain_values(data: bytes) -> dict[int, bytes] | None:  # noqa: C901, PLR0912  written out
-    """Return the wanted values of a usual explicit little endian header; None if it is not usual.
-
-    The general walk, written out for speed, because every instance pays for it: a third of the
-    time. Whatever is not plain (tags that do not ascend, an element without a known VR, bytes that
-    end, values that are too long, functional groups) is left to the general walk from the start.
-    """
-    by_tag: dict[int, bytes] = {}
-    at = last = 0
-    unpack, short, wanted = _PLAIN_HEADER, SHORT_VRS, _WANTED
-    limit = len(data) - 12
-    for _ in range(MAX_ELEMENTS):
-        if at > limit:
-            return None
-        group, number, vr, length, long_length = unpack(data, at)
-        tag = group << 16 | number
-        if tag >= PIXELS:
-            return by_tag
-        if vr in short:
-            start = at + 8
-        elif vr in _LONG_VRS:
-            start, length = at + 12, long_length
-        else:
-            return None
-        if tag <= last:
-            return None
-        last = tag
-        if length == UNDEFINED:
-            at = _after_sequence(data, start, limit, _PLAIN_DEPTH) if vr == b"SQ" else 0
-            if not at:
-                return None
-            if tag == _SHARED_GROUPS:
-                return None
-            continue
-        at = start + length
-        if tag in wanted:
-            if length > MAX_VALUE_BYTES:
-                return None
-            by_tag[tag] = data[start:at]
-        elif tag == _SHARED_GROUPS:
-            return None
-    return None
-
-
-def _after_sequence(data: bytes, at: int, limit: int, depth: int) -> int:
-    """Return the offset after a plain sequence of undefined length; 0 if it is not plain."""
-    if not depth:
-        return 0
-    for _ in range(_PLAIN_ITEMS):
-        if at > limit:
-            return 0
-        group, number, length = _ITEM_HEADER(data, at)
-        at += 8
-        if group != DELIMITERS:
-            return 0
-        if number == _SEQUENCE_END:
-            return at
-        if number != _ITEM:
-            return 0
-        at = _after_item(data, at, limit, depth) if length == UNDEFINED else at + length
-        if not at:
-            return 0
-    return 0
-
-
-def _after_item(data: bytes, at: int, limit: int, depth: int) -> int:
-    """Return the offset after a plain item of undefined length; 0 if it is not plain."""
-    unpack, short = _PLAIN_HEADER, SHORT_VRS
-    for _ in range(_PLAIN_ITEMS):
-        if at > limit:
-            return 0
-        group, number, vr, length, long_length = unpack(data, at)
-        if group == DELIMITERS:
-            return at + 8 if number == _ITEM_END else 0
-        if vr in short:
-            at += 8 + length
-        elif vr in _LONG_VRS:
-            at += 12
-            if long_length != UNDEFINED:
-                at += long_length
-            elif vr == b"SQ":
-                at = _after_sequence(data, at, limit, depth - 1)
-                if not at:
-                    return 0
-            else:
-                return 0
-        else:
-            return 0
-    return 0
 
 
 def _collect(data: memoryview, encoding: Encoding, *, whole: bool, enough: bool = False) -> Values:

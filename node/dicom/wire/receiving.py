@@ -26,6 +26,7 @@ import xxhash
 
 from node import faultpoints
 from node.dicom.filemeta import FileMeta, encode_file_meta
+from node.dicom.identity import read_identity
 from node.dicom.statuses import (
     CANNOT_UNDERSTAND,
     DOES_NOT_MATCH,
@@ -34,7 +35,7 @@ from node.dicom.statuses import (
     PROCESSING_FAILURE,
     SUCCESS,
 )
-from node.dicom.values import SOP_CLASS, SOP_UID, Values, is_uid, read_values
+from node.dicom.values import SOP_CLASS, SOP_UID, Values, is_uid
 from node.dicom.walk import CUT_SHORT, HeaderError
 from node.dicom.wire.admission import Admission, Caller, Guest, Rejection, judge_caller
 from node.dicom.wire.dimse import Command
@@ -384,7 +385,7 @@ class _Reception:
             memoryview(mapped) as whole,
             whole[len(self._meta) :] as dataset,
         ):
-            return read_values(dataset, self._context.transfer_syntax)
+            return read_identity(dataset, self._context.transfer_syntax)
 
     def _fail(self, error: StorageError) -> None:
         log.warning("instance not kept: %s", error)
@@ -422,24 +423,25 @@ def _values_of(pieces: Sequence[Piece], syntax: str) -> Values:
     while True:
         beginning, whole = _beginning(pieces, wanted)
         try:
-            return read_values(beginning, syntax, whole=whole)
+            return read_identity(beginning, syntax, whole=whole)
         except HeaderError as error:
             if whole or error.fault.code != CUT_SHORT:
                 raise
         wanted *= 4
 
 
-def _beginning(pieces: Sequence[Piece], wanted: int) -> tuple[bytes, bool]:
-    """Return about the first `wanted` bytes, and whether that is all."""
+def _beginning(pieces: Sequence[Piece], wanted: int) -> tuple[Piece, bool]:
+    """Return some `wanted` bytes, uncopied where one piece has them, and whether that is all."""
+    if pieces and len(pieces[0]) >= wanted:
+        return pieces[0], len(pieces) == 1
     first: list[Piece] = []
     size = 0
     for piece in pieces:
         if size >= wanted:
             break
-        first.append(piece[: wanted - size])
-        size += len(first[-1])
-    whole = len(first) == len(pieces) and (not first or len(first[-1]) == len(pieces[-1]))
-    return b"".join(first), whole
+        first.append(piece)
+        size += len(piece)
+    return b"".join(first), len(first) == len(pieces)
 
 
 def _of_caller(caller: Caller) -> dict[str, Any]:
