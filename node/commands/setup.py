@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
-from node.commands.context import config_option, json_option, print_json
+from node.commands.context import config_option, json_option, print_json, printable
+from node.dicom.certificates import Findings, examine
 from node.dicom.scu import Target, echo
 from node.dicom.values import ROUTING
+from node.dicom.wire.tls import TlsFiles
 from node.errors import LimnerError, setup_error
 from node.models.card import Card, find_cards
 from node.settings import Settings, bundled_config, load_settings
@@ -17,6 +21,9 @@ from storage.database import check_schema, open_engine
 from storage.database import migrate as migrate_database
 from storage.errors import StorageError
 from storage.objects import ObjectStore
+
+_DAY: Final = "%Y-%m-%d"
+_SECONDS: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @click.command()
@@ -57,6 +64,9 @@ def init(folder: Path) -> None:
 def check(config: Path, as_json: bool, ask_peers: bool) -> None:
     """Read the configuration, models and database, and tell every fault. Exit code 1 if any.
 
+    Certificates are shown with their last day; from 30 days before it there is a warning, which
+    leaves the exit code 0.
+
     \b
     Example:
       limner check --config node1/limner.toml --peers
@@ -76,11 +86,28 @@ def check(config: Path, as_json: bool, ask_peers: bool) -> None:
         check_schema(open_engine(settings.storage.database_url))
     except StorageError as error:
         faults.append(str(error))
+    tls = _tls_findings(settings)
+    faults += tls.faults
     if ask_peers:
         faults += _peer_faults(settings)
     if as_json:
-        print_json({"good": not faults, "faults": faults, "models": sorted(cards)})
+        print_json(
+            {
+                "good": not faults,
+                "faults": faults,
+                "warnings": tls.warnings,
+                "models": sorted(cards),
+                "certificates": [
+                    {"file": file, "name": one.name, "not_after": f"{one.not_after:{_SECONDS}}"}
+                    for file, one in tls.certificates
+                ],
+            }
+        )
     else:
+        for file, one in tls.certificates:
+            click.echo(f"certificate '{printable(one.name)}' until {one.not_after:{_DAY}} ({file})")
+        for warning in tls.warnings:
+            click.echo(f"warning: {printable(warning)}")
         for fault in faults:
             click.echo(f"fault: {fault}")
         words = f"{len(settings.peers)} peers, {len(settings.routes)} routes, {len(cards)} models"
@@ -129,6 +156,24 @@ def _unseen_keywords(settings: Settings, cards: dict[str, Card]) -> list[str]:
         for who, keyword in asked
         if keyword not in seen
     ]
+
+
+def _tls_findings(settings: Settings) -> Findings:
+    listener = settings.listener
+    if not listener.tls_port:
+        found = Findings()
+        found.faults += [
+            f"peer '{peer.name}' must call over TLS, and [listener] tls_port is 0"
+            for peer in settings.peers
+            if peer.tls and peer.may
+        ]
+        return found
+    files = TlsFiles(
+        certificate=str(listener.tls_cert_file),
+        key=str(listener.tls_key_file),
+        authorities=str(listener.tls_ca_file),
+    )
+    return examine(files, now=datetime.now(UTC))
 
 
 def _peer_faults(settings: Settings) -> list[str]:

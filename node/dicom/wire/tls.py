@@ -24,6 +24,14 @@ CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 LOOK_EVERY_S: Final = 1.0
 
+_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it",
+    "PEM_LIB": "it is not whole",
+    "NO_START_LINE": "it is no PEM file",
+}
+"""What OpenSSL says of files, in words."""
+
 log = logging.getLogger(__name__)
 
 
@@ -113,11 +121,13 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         # Without a password of ours OpenSSL would ask for it on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
+    except _EncryptedError as error:
+        raise TlsError(f"{files.key}: the key is encrypted; give one without") from error
+    except OSError as error:  # ssl.SSLError is one
         raise TlsError(f"{files.certificate} with {files.key}: {_words(error)}") from error
     try:
         context.load_verify_locations(files.authorities)
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         raise TlsError(f"{files.authorities}: {_words(error)}") from error
     return context
 
@@ -134,15 +144,19 @@ def handshake_fault(error: OSError) -> str:
     return f"No TLS came about: {_words(error)}."
 
 
+class _EncryptedError(Exception):
+    """OpenSSL wants a password for the key."""
+
+
 def _no_password() -> str:
-    raise TlsError("the key is encrypted; give the node one without a password")
+    raise _EncryptedError
 
 
 def _words(error: OSError) -> str:
     """Return what OpenSSL or the system says, without their numbers."""
     reason = getattr(error, "reason", None)
     if isinstance(reason, str):
-        return reason.replace("_", " ").lower()
+        return _REASONS.get(reason, reason.replace("_", " ").lower())
     return error.strerror or "it cannot be used"
 
 
