@@ -9,6 +9,7 @@ from pathlib import Path
 
 import peers
 import pytest
+from attacked_node import Attacked, attacked_node
 from receiving_node import Node, made_settings
 
 from storage.database import migrate, open_engine
@@ -41,6 +42,13 @@ def node(idle_node: Node) -> Node:
     """A node whose listener runs."""
     idle_node.start()
     return idle_node
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    """A `limner listen` that all attacks of a session are made on, one after the other."""
+    with attacked_node(tmp_path_factory.mktemp("attacked"), peers.free_port()) as running:
+        yield running
 
 
 @pytest.fixture
