@@ -11,10 +11,12 @@ the database is away for long, hints beyond a number are dropped and the records
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -53,6 +55,8 @@ _OF_ITS_BYTES: Final = frozenset(
     {"record-damaged", "segment-unreadable", "object-unreadable", "object-short"}
 )
 """Faults of one record's own; with any other the whole batch waits for the database."""
+
+_NICE: Final = 10
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -168,6 +172,7 @@ class Books:
     # -- the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        _give_way()
         digests_due = True
         digested_s = 0.0
         while True:
@@ -390,3 +395,10 @@ class Books:
             reason=message["reason"],
             wanted=message["wanted"],
         )
+
+
+def _give_way() -> None:
+    """Let connections have the processor first: they are waited for, rows are not."""
+    with suppress(OSError):
+        # On Linux the priority is one thread's; elsewhere this names no process.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
