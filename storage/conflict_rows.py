@@ -138,6 +138,15 @@ def conflict_counts(db: Connection, study_ids: Collection[int]) -> dict[int, Con
     return {study: ConflictCount(number, still) for study, number, still in db.execute(statement)}
 
 
+def all_conflicts(db: Connection) -> ConflictCount:
+    """Return how many conflicts there are, and how many of them wait for a person."""
+    statement = select(func.count(), func.count().filter(Conflict.chosen == "")).select_from(
+        Conflict
+    )
+    number, still = db.execute(statement).one()
+    return ConflictCount(number, still)
+
+
 def count_other_patients(db: Connection, study_id: int) -> int:
     """Return how many instances of a study are of another patient, and so do not count."""
     statement = (

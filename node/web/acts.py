@@ -27,6 +27,9 @@ SAID: Final = {
     "requeued": "The job is back in the queue.",
     "cancelled": "The job is cancelled.",
     "resent": "The result will be sent again.",
+    "kept": "Decided. Both are still stored.",
+    "kept-sent": "Decided. Peers have results that were made from what does not count any more: "
+    "have them removed there. The audit names the deliveries.",
     "too-late": "Nothing was changed: the state had changed in the meantime. See below.",
 }
 """What the study's page says after an act, by the code in its address."""

@@ -15,7 +15,21 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from node.settings import Settings
-from node.web import acts, api, auditing, health, metrics, now, pictures, signin, studies, study
+from node.web import (
+    acts,
+    api,
+    associations,
+    auditing,
+    callers,
+    conflicts,
+    health,
+    metrics,
+    now,
+    pictures,
+    signin,
+    studies,
+    study,
+)
 from node.web.context import HERE, Web, make_templates, message
 from node.web.guard import HEADERS, Guard, known_names
 from node.web.people import SignedOut, acting, find_person
@@ -73,6 +87,20 @@ def _routes() -> list[Route | Mount]:
             acting(Role.OPERATOR, acts.resend),
             methods=["POST"],
         ),
+        Route(
+            one + "/conflicts/keep/{choice}",
+            acting(Role.OPERATOR, conflicts.keep_all),
+            methods=["POST"],
+        ),
+        Route(
+            one + "/conflicts/{conflict}/keep/{choice}",
+            acting(Role.OPERATOR, conflicts.keep),
+            methods=["POST"],
+        ),
+        Route("/associations", associations.associations_page),
+        Route("/callers", callers.callers_page),
+        Route("/callers/{caller}/accept", acting(Role.ADMIN, callers.accept), methods=["POST"]),
+        Route("/callers/{caller}/forget", acting(Role.ADMIN, callers.forget), methods=["POST"]),
         Route("/audit", auditing.audit_page),
         Route("/sign-in", signin.signin_page, methods=["GET"]),
         Route("/sign-in", signin.sign_in, methods=["POST"]),

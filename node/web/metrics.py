@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +14,9 @@ from starlette.responses import Response
 from node.web.context import Web, web_of
 from node.web.health import is_loopback
 from node.web.people import require
+from storage.associations import Received, received
+from storage.callers import list_callers
+from storage.conflict_rows import ConflictCount, all_conflicts
 from storage.database import reading
 from storage.overview import overview
 from storage.queue import counts
@@ -45,6 +48,9 @@ class _Numbers(Collector):
         with reading(self._web.engine) as db:
             found = overview(db, events=0)
             jobs = counts(db)
+            came = received(db)
+            conflicts = all_conflicts(db)
+            callers = list_callers(db)
         number = GaugeMetricFamily(
             "limner_now", "Studies, jobs and deliveries of the Now page.", labels=["what"]
         )
@@ -77,6 +83,7 @@ class _Numbers(Collector):
         for peer in found.peers:
             failures.add_metric([peer.peer], peer.failures)
         yield failures
+        yield from _received(came, conflicts, len(callers))
         free = shutil.disk_usage(self._web.store.folder).free
         yield GaugeMetricFamily(
             "limner_disk_free_bytes", "Free bytes under the stored objects.", value=free
@@ -85,3 +92,27 @@ class _Numbers(Collector):
         yield GaugeMetricFamily(
             "limner_disk_reserve_bytes", "Below so much, instances are refused.", value=reserve
         )
+
+
+def _received(came: Received, conflicts: ConflictCount, callers: int) -> Iterator[Metric]:
+    ended = GaugeMetricFamily(
+        "limner_associations", "Associations by how they ended, or `open`.", labels=["outcome"]
+    )
+    for outcome, number in came.outcomes.items():
+        ended.add_metric([outcome], number)
+    yield ended
+    for name, words, value in (
+        ("limner_received_instances", "Instances answered with success.", came.instances),
+        ("limner_refused_instances", "Instances answered with a failure.", came.refused),
+        ("limner_received_bytes", "Bytes of data sets received.", came.bytes),
+    ):
+        yield CounterMetricFamily(name, words, value=value)
+    doubts = GaugeMetricFamily(
+        "limner_conflicts", "Instances that came again with other content.", labels=["state"]
+    )
+    doubts.add_metric(["open"], conflicts.open)
+    doubts.add_metric(["decided"], conflicts.number - conflicts.open)
+    yield doubts
+    yield GaugeMetricFamily(
+        "limner_refused_callers", "Callers on the list of those refused.", value=callers
+    )

@@ -20,6 +20,8 @@ from node.web.context import Web, render, web_of
 from node.web.people import require
 from node.web.verdict import SILENT_MS, SLOW_SEND_MS, SLOW_WAIT_MS, Level, Tag, Verdict
 from node.web.words import Zone, count
+from storage.associations import list_associations
+from storage.callers import list_callers
 from storage.database import reading
 from storage.deliveries import list_deliveries
 from storage.overview import Count, Event, Number, Overview, overview
@@ -38,6 +40,8 @@ _MOVING: Final = (
     Number.TO_SEND,
     Number.TO_CONFIRM,
 )
+
+_DAY_MS: Final = 24 * 3_600_000
 
 _SHOW_ENDED_MS: Final = 15 * 60_000
 """How long a process that died stays on the page."""
@@ -103,7 +107,12 @@ class EventLine:
 
 @dataclass(frozen=True, slots=True)
 class NowView:
-    """Everything on the page, as of `at_ms`."""
+    """Everything on the page, as of `at_ms`.
+
+    Attributes:
+        receiving: Associations that are open.
+        refused: Callers that were refused within the last day.
+    """
 
     at_ms: int
     verdict: Verdict
@@ -112,6 +121,8 @@ class NowView:
     peers: tuple[PeerLine, ...]
     disk: Disk
     events: tuple[EventLine, ...]
+    receiving: int
+    refused: int
 
 
 def now_page(request: Request) -> Response:
@@ -127,6 +138,8 @@ def look(web: Web) -> NowView:
     with reading(web.engine) as db:
         found = overview(db)
         owed = list_deliveries(db, state=DeliveryState.OWED, limit=_MOST_OWED)
+        receiving = len(list_associations(db, only_open=True))
+        callers = [row.last_ms for row in list_callers(db)]
     usage = shutil.disk_usage(web.store.folder)
     disk = _disk(usage.free, usage.total, web.settings.storage.reserve_mb * 1024 * 1024)
     return arrange(
@@ -135,11 +148,20 @@ def look(web: Web) -> NowView:
         owed=Counter(each.peer for each in owed),
         disk=disk,
         zone=web.zone,
+        receiving=receiving,
+        refused=sum(last_ms > found.at_ms - _DAY_MS for last_ms in callers),
     )
 
 
 def arrange(
-    settings: Settings, found: Overview, *, owed: Counter[str], disk: Disk, zone: Zone
+    settings: Settings,
+    found: Overview,
+    *,
+    owed: Counter[str],
+    disk: Disk,
+    zone: Zone,
+    receiving: int,
+    refused: int,
 ) -> NowView:
     """Make the page from what was read; pure.
 
@@ -149,6 +171,8 @@ def arrange(
         owed: Deliveries that no peer has answered yet, by peer.
         disk: The disk.
         zone: The time zone of times in sentences.
+        receiving: Associations that are open.
+        refused: Callers that were refused within the last day.
     """
     now_ms = found.at_ms
     states = {state.peer: state for state in found.peers}
@@ -192,6 +216,8 @@ def arrange(
         peers=peers,
         disk=disk,
         events=tuple(EventLine(each.at_ms, say(each), each.study_uid) for each in found.events),
+        receiving=receiving,
+        refused=refused,
     )
 
 

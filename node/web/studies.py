@@ -17,8 +17,9 @@ from node.web.addresses import plain_text
 from node.web.context import Web, render, web_of
 from node.web.people import require
 from node.web.stages import study_tag
-from node.web.verdict import Tag
+from node.web.verdict import Level, Tag
 from node.web.words import count
+from storage.conflict_rows import ConflictCount, conflict_counts
 from storage.database import reading
 from storage.studies import StudyRow, list_studies
 from storage.tables import StudyState
@@ -66,6 +67,7 @@ class StudyLine:
     study_date: str
     sentence: str
     received_ms: int
+    conflicts: Tag | None
 
 
 def query_of(request: Request) -> Query:
@@ -94,9 +96,10 @@ def find_lines(web: Web, query: Query) -> tuple[tuple[StudyLine, ...], int | Non
             limit=PAGE + 1,
             before_ms=query.before_ms,
         )
+        doubts = conflict_counts(db, [row.id for row in rows])
     shown = rows[:PAGE]
     older = shown[-1].last_received_ms if len(rows) > PAGE else None
-    return tuple(_line(row) for row in shown), older
+    return tuple(_line(row, doubts.get(row.id)) for row in shown), older
 
 
 def studies_page(request: Request) -> Response:
@@ -116,7 +119,7 @@ def studies_page(request: Request) -> Response:
     return render(request, "studies.html", values, person=person, here="studies")
 
 
-def _line(row: StudyRow) -> StudyLine:
+def _line(row: StudyRow, doubts: ConflictCount | None) -> StudyLine:
     return StudyLine(
         uid=row.uid,
         tag=study_tag(row),
@@ -127,7 +130,15 @@ def _line(row: StudyRow) -> StudyLine:
         study_date=row.study_date,
         sentence=row.sentence,
         received_ms=row.last_received_ms,
+        conflicts=_conflicts(doubts),
     )
+
+
+def _conflicts(doubts: ConflictCount | None) -> Tag | None:
+    if doubts is None:
+        return None
+    level = Level.ATTENTION if doubts.open else Level.QUIET
+    return Tag(level, count(doubts.open or doubts.number, "conflict"))
 
 
 def _caption(lines: Sequence[StudyLine], query: Query, *, more: bool) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from node.web.acts import SAID
 from node.web.addresses import uid_of
+from node.web.conflicts import Conflicts, arrange_conflicts
 from node.web.context import Web, render, web_of
 from node.web.people import require
 from node.web.pictures import slices_of
@@ -82,6 +83,8 @@ class StudyView:
     results: tuple[ResultView, ...]
     no_results: str
     series: tuple[SeriesLine, ...]
+    associations: int
+    conflicts: Conflicts
 
 
 def study_page(request: Request) -> Response:
@@ -142,6 +145,8 @@ def arrange(found: StudyStory, *, now_ms: int, shown: int | None) -> StudyView:
         results=tuple(_result(result, study.uid, shown) for result in reversed(results)),
         no_results=_no_results(found),
         series=tuple(_series(series) for series in found.series),
+        associations=len(found.associations),
+        conflicts=arrange_conflicts(found.conflicts, study.uid, found.other_patients),
     )
 
 

@@ -6,16 +6,20 @@ top to bottom as they happened, and the JSON form gives the same.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from node.web.associations import TAGS
 from node.web.stages import delivery_tag, job_tag
-from node.web.verdict import Level, Tag
+from node.web.verdict import Level
 from node.web.words import count, duration, tail
 from storage.associations import AssociationOutcome
+from storage.conflict_rows import ConflictRow
 from storage.decisions import DecisionOutcome, DecisionRow
 from storage.deliveries import DeliveryRow
+from storage.notices import NoticeKind
 from storage.queue import AttemptRow, JobRow
 from storage.results import ResultRow
 from storage.story import DeliveryStory, StudyStory
@@ -76,12 +80,9 @@ _DECIDED: Final = {
     DecisionOutcome.DONE_BEFORE: "was done before with the same images",
 }
 
-_ASSOCIATION: Final = {
-    AssociationOutcome.OPEN: Tag(Level.BUSY, "receiving"),
-    AssociationOutcome.RELEASED: Tag(Level.WELL, ""),
-    AssociationOutcome.ABORTED: Tag(Level.ATTENTION, "aborted"),
-    AssociationOutcome.REJECTED: Tag(Level.STOPPED, "rejected"),
-    AssociationOutcome.LOST: Tag(Level.ATTENTION, "connection lost"),
+_NOTICES: Final = {
+    NoticeKind.MPPS: "Performed procedure step",
+    NoticeKind.IAN: "Instance availability notice",
 }
 
 _ACTIONS: Final = {"store": "C-STORE", "commit": "Storage commitment", "lookup": "C-FIND look-up"}
@@ -93,6 +94,7 @@ def tell(story: StudyStory, *, now_ms: int) -> tuple[Step, ...]:
     steps = [
         *_received(story, now_ms),
         *_conflicts(story),
+        *_told(story),
         *_settled(story),
         *_worked(story, address, now_ms),
         *_made(story),
@@ -111,8 +113,8 @@ def study_buttons(study: StudyRow) -> tuple[Button, ...]:
             "release",
             "Release",
             f"/studies/{study.uid}/release",
-            "The study goes on: it settles again with all its images, is decided and run. Do this "
-            "only when you have checked what the sentence above says.",
+            "The study goes on: it settles again with all images of its patient, is decided and "
+            "run. Do this only when you have checked what the sentence above says.",
             "Yes, release this study",
         ),
     )
@@ -120,14 +122,15 @@ def study_buttons(study: StudyRow) -> tuple[Button, ...]:
 
 def _received(story: StudyStory, now_ms: int) -> Iterator[Step]:
     for association in story.associations:
-        tag = _ASSOCIATION[association.outcome]
+        tag = TAGS[association.outcome]
+        ended_well = association.outcome is AssociationOutcome.RELEASED
         refused = f", {association.refused} refused" if association.refused else ""
         end_ms = association.ended_ms
         yield Step(
             at_ms=association.started_ms,
             title=f"Received from {association.peer or association.calling_ae}",
             level=tag.level,
-            word=tag.word,
+            word="" if ended_well else tag.word,
             took=duration((end_ms if end_ms is not None else now_ms) - association.started_ms),
             text=f"{count(association.instances, 'instance')}{refused} in this association, AE "
             f"title {association.calling_ae}, address {association.address}.",
@@ -144,14 +147,43 @@ def _received(story: StudyStory, now_ms: int) -> Iterator[Step]:
 
 
 def _conflicts(story: StudyStory) -> Iterator[Step]:
+    """One step for all conflicts of a kind from one sender: a study may have a thousand."""
+    groups: dict[tuple[str, str], list[ConflictRow]] = defaultdict(list)
     for conflict in story.conflicts:
+        groups[conflict.kind, _later_sender(conflict)].append(conflict)
+    for (kind, sender), rows in groups.items():
+        waiting = sum(row.open for row in rows)
+        decided = {row.decided_by for row in rows if row.decided_by}
+        words = f"{waiting} wait for a person" if waiting else "decided"
+        differing = sorted({row.detail for row in rows if row.detail})
         yield Step(
-            at_ms=conflict.received_ms,
-            title=f"An instance with a known UID and other content came from {conflict.sender}",
-            level=Level.ATTENTION,
-            word=f"conflict: {conflict.kind}",
-            text=f"Instance {conflict.sop_uid} was kept beside and does not count.",
-            notes=(conflict.detail,) if conflict.detail else (),
+            at_ms=min(max(row.received_ms, row.of_received_ms) for row in rows),
+            title=f"{count(len(rows), 'instance')} with a known UID and other content came from "
+            f"{sender or 'nobody known'}",
+            level=Level.ATTENTION if waiting else Level.QUIET,
+            word=f"conflict: {kind}",
+            text=f"Both are kept; {words}{f' by {_listed(decided)}' if decided else ''}.",
+            notes=tuple(f"{detail} differs" for detail in differing),
+        )
+
+
+def _later_sender(conflict: ConflictRow) -> str:
+    return conflict.sender if conflict.version > conflict.of_version else conflict.of_sender
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _told(story: StudyStory) -> Iterator[Step]:
+    """What peers said about the study beside sending it."""
+    for notice in story.notices:
+        yield Step(
+            at_ms=notice.changed_ms,
+            title=f"{_NOTICES[notice.kind]} from {notice.sender or 'nobody known'}",
+            level=Level.QUIET,
+            word=notice.status.lower(),
+            text=f"It names {count(len(notice.detail), 'series', 'series')}.",
         )
 
 

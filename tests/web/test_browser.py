@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from node.settings import load_settings
 from storage.queue import JobState
+from storage.users import Role
 
+from .arrivals import come_again, open_one, refuse
 from .fill import PASSWORD, Line, Node
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -158,21 +161,58 @@ def test_no_page_is_wider_than_its_window(
     browser: sync_api.Browser, address: str, line: Line, size: dict[str, int], scheme: str
 ) -> None:
     node = line.node
-    node.add_user("night")
+    node.add_user("night", Role.ADMIN)
     line.arrive().settle().claim().finish().deliver(refused="The peer lacks the SOP class.")
     Line(node, number=8).arrive().hold(
         "Instance 1.2.826.0.1.3680043.8.498.8.1.1 carries this study's UID but another patient "
         "ID or issuer. Nothing is made or sent until a person has compared both."
     )
+    doubtful = Line(node, number=9).arrive()
+    come_again(node, doubtful, images=3, patient_id="PHANTOM-0010")
+    for count in range(3):
+        refuse(node, address=f"2001:db8::{count}")
+        open_one(node)
     context = browser.new_context(base_url=address, viewport=size, color_scheme=scheme)
     [(name, value)] = node.open_session("night").items()
     context.add_cookies([{"name": name, "value": value, "url": address}])
     page = context.new_page()
-    for name, path in (("now", "/"), ("studies", "/studies"), ("study", f"/studies/{line.uid}")):
+    for name, path in (
+        ("now", "/"),
+        ("studies", "/studies"),
+        ("study", f"/studies/{line.uid}"),
+        ("conflicts", f"/studies/{doubtful.uid}"),
+        ("associations", "/associations"),
+        ("callers", "/callers"),
+    ):
         page.goto(path)
+        for act in page.locator("details > summary").all()[:2]:
+            act.click()
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= size["width"], name
         picture(page, f"{name}-{scheme}-{'desktop' if size is DESKTOP else 'phone'}")
+    context.close()
+
+
+def test_what_is_typed_into_a_form_stays_when_the_page_renews_itself(
+    node: Node, browser: sync_api.Browser, address: str
+) -> None:
+    refuse(node)
+    node.add_user("chief", Role.ADMIN)
+    context = browser.new_context(base_url=address)
+    [(name, value)] = node.open_session("chief").items()
+    context.add_cookies([{"name": name, "value": value, "url": address}])
+    page = context.new_page()
+    page.goto("/callers")
+    page.get_by_text("Accept…").click()
+    page.get_by_label("Name of the peer").fill("ct-new")
+    page.get_by_label("may ask whether we are there").uncheck()
+    refuse(node)  # it calls again: the count on the page changes
+    sync_api.expect(page.locator("#rows td[data-name=Times]")).to_have_text("2")
+    sync_api.expect(page.get_by_label("Name of the peer")).to_have_value("ct-new")
+    page.get_by_role("button", name="Yes, accept this caller").click()
+    sync_api.expect(page.get_by_text("takes it up")).to_be_visible()
+    peer = load_settings(node.settings.path).peer("ct-new")
+    assert peer is not None and peer.may == {"store"}
     context.close()
 
 

@@ -15,6 +15,8 @@ function put(region, fresh) {
   shown.set(region.id, html);
   const open = new Set([...region.querySelectorAll("details[open][id]")].map((part) => part.id));
   const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+  const typed = [...region.querySelectorAll("form input[id], form select[id]")].map(
+    (field) => [field.id, field.value, field.checked]);
   const sliders = [...region.querySelectorAll("input[type=range]")].map((s) => [s.id, s.value]);
   const scrolled = [window.scrollX, window.scrollY];
   region.innerHTML = html;
@@ -22,6 +24,10 @@ function put(region, fresh) {
     part.open = open.has(part.id) || part.open;
   }
   prepare(region);
+  for (const [id, value, checked] of typed) {
+    const field = document.getElementById(id);
+    if (field) Object.assign(field, { value, checked });
+  }
   for (const [id, value] of sliders) {
     const slider = document.getElementById(id);
     if (slider && slider.value !== value) {
