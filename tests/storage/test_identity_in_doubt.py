@@ -45,19 +45,26 @@ def arrivals(draw: st.DrawFn) -> Content:
     return content
 
 
+TOUCHED = [
+    *(replace(one, header=1) for one in ORIGINALS),
+    *(replace(one, pixels=1) for one in ORIGINALS),
+]
 NUMBERS = st.integers(0, 6)
 CHOICES = st.sampled_from(list(Choice))
+STEPS = ["digest", "settle", "claim", "finish", "deliver", "work", "go on", "release", "requeue"]
 ACTS = st.one_of(
     st.tuples(st.just("receive"), st.lists(arrivals(), min_size=1, max_size=6)),
-    st.tuples(st.just("receive"), st.lists(arrivals(), min_size=1, max_size=3)),
-    st.sampled_from([("digest",), ("settle",), ("claim",), ("finish",), ("deliver",)]),
-    st.sampled_from([("work",), ("work",), ("go on",), ("release",), ("requeue",)]),
+    st.tuples(st.just("receive"), st.lists(st.sampled_from(TOUCHED), min_size=1, max_size=2)),
+    st.tuples(st.sampled_from(STEPS)),
+    st.tuples(st.sampled_from(["finish", "work", "go on"])),
     st.tuples(st.just("choose"), NUMBERS, CHOICES),
     st.tuples(st.just("choose_for_study"), NUMBERS, CHOICES),
 )
 SENT = ("receive", ORIGINALS)
 QUEUED = [SENT, ("digest",), ("settle",)]
-BEGINNINGS = st.sampled_from([[], QUEUED, [*QUEUED, ("claim",)], [SENT, ("work",), ("work",)]])
+RUNNING = [*QUEUED, ("claim",)]
+OWED = [*RUNNING, ("finish",)]
+BEGINNINGS = st.sampled_from([[], QUEUED, RUNNING, RUNNING, OWED, [*OWED, ("deliver",)]])
 SCRIPTS = st.builds(list.__add__, BEGINNINGS, st.lists(ACTS, min_size=1, max_size=8))
 POLICIES = st.sampled_from(list(OnConflict))
 Received = list[tuple[NewInstance, Recorded]]
