@@ -45,6 +45,7 @@ objects = "kept/objects"
 [listener]
 host = "127.0.0.1"
 port = {port}
+processes = {processes}
 [[peers]]
 name = "scanner"
 ae_title = "SCANNER"
@@ -140,6 +141,8 @@ class Listening:
             return []
         try:
             keeper = psutil.Process(self.keeper)
+            if keeper.status() == psutil.STATUS_ZOMBIE:
+                return []
             found = [keeper, *keeper.children(recursive=True)]
             self._ever.update((process.pid, process.create_time()) for process in found)
         except psutil.NoSuchProcess:
@@ -259,10 +262,11 @@ class Listening:
 
 
 def _lives(pid: int, created: float) -> bool:
+    """Return whether any thread of a process lives; the first one may end before the others."""
     try:
         process = psutil.Process(pid)
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        return alive and bool(process.create_time() == created)
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return not ended and bool(process.create_time() == created)
     except psutil.NoSuchProcess:
         return False
 
@@ -283,14 +287,14 @@ def _free_port() -> int:
 
 @contextmanager
 def made_listening(
-    folder: Path, log: Path, nursery: Nursery, *, journal_mb: int = 4
+    folder: Path, log: Path, nursery: Nursery, *, journal_mb: int = 4, processes: int = 1
 ) -> Iterator[Listening]:
     """Make a node's folder with an empty database; whatever happens, its processes end.
 
     The journal's files are small by default, so that new ones are begun all the time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = CONFIG.format(port=_free_port(), journal_mb=journal_mb)
+    text = CONFIG.format(port=_free_port(), journal_mb=journal_mb, processes=processes)
     (folder / "limner.toml").write_text(text, encoding="utf-8")
     listening = Listening(folder, log, nursery)
     migrate(listening.settings.storage.database_url)

@@ -19,22 +19,22 @@ from pathlib import Path
 
 import pytest
 
-from .listening import Listening, made_listening, made_nursery
+from .listening import Listening, Nursery, made_listening, made_nursery
 from .sending import SUCCESS, Association, Ledger, Senders, made
 from .verifying import check_kept, check_nothing_left_over, tell
 
-KILLS = 100
+pytestmark = pytest.mark.flow
+
+KILLS = {1: 70, 2: 30}
+"""Kills of listeners with so many wires."""
 KILLS_BETWEEN_CHECKS = 10
 SEED = int(os.environ.get("LIMNER_TEST_SEED", "12"))
 
 
-@pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Listening]:
-    with (
-        made_nursery() as nursery,
-        made_listening(tmp_path / "node", tmp_path / "log.txt", nursery) as made,
-    ):
-        yield made
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with made_nursery() as nursery:
+        yield nursery
 
 
 @dataclass(slots=True)
@@ -82,32 +82,44 @@ def kill_under_load(
         senders.abandon()
 
 
-@pytest.mark.flow
-@pytest.mark.timeout(900)
-def test_what_was_acknowledged_survives_a_hundred_kills_at_random_moments(
-    listening: Listening,
-) -> None:
+def kill_and_check(listening: Listening, kills: int) -> None:
     tell(f"seed {SEED}")
     rng = random.Random(SEED)
     ledger, killed = Ledger(), Killed()
-    for _ in range(KILLS // KILLS_BETWEEN_CHECKS):
+    for _ in range(kills // KILLS_BETWEEN_CHECKS):
         kill_under_load(listening, ledger, rng, killed)
         check_kept(listening, ledger.now(), offered=ledger.offered)
         assert listening.orphans() == []
         check_nothing_left_over(listening, ledger.offered)
 
     assert ledger.acknowledged == ledger.offered
-    assert killed.under_load > 0.8 * KILLS  # a kill of an idle listener proves nothing
+    assert killed.under_load > 0.8 * kills  # a kill of an idle listener proves nothing
     tell(
         f"kills: {dict(Counter(killed.victims))}, {killed.under_load} with instances in flight; "
         f"{len(ledger.acknowledged)} acknowledged in {ledger.tries} tries, none lost"
     )
 
 
-@pytest.mark.flow
-def test_an_instance_that_ends_after_its_keeper_died_does_not_overwrite_those_of_the_next(
-    listening: Listening,
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("processes", KILLS)
+def test_what_was_acknowledged_survives_a_hundred_kills_at_random_moments(
+    processes: int, nursery: Nursery, tmp_path: Path
 ) -> None:
+    with made_listening(
+        tmp_path / "node", tmp_path / "log.txt", nursery, processes=processes
+    ) as listening:
+        kill_and_check(listening, KILLS[processes])
+
+
+def test_an_instance_that_ends_after_its_keeper_died_does_not_overwrite_those_of_the_next(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    with made_listening(tmp_path / "node", tmp_path / "log.txt", nursery) as listening:
+        end_late(listening)
+
+
+def end_late(listening: Listening) -> None:
+    """Let an instance end after its keeper was killed and others came to the next one."""
     listening.wait_listening()
     late, *prompt = [made(SEED, number) for number in range(6)]
     acknowledged = {}
