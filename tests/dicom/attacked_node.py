@@ -48,7 +48,7 @@ tls_ca_file = "tls/ca.pem"
 request_s = {deadline_s}
 stall_s = {deadline_s}
 idle_s = {deadline_s}
-object_mb = 8
+object_mb = {object_mb}
 {listener}
 [[peers]]
 name = "scanner"
@@ -179,6 +179,7 @@ def attacked_node(
     listener: str = "",
     storage: str = "",
     reserve_mb: int = 10,
+    object_mb: int = 8,
     environment: Mapping[str, str] | None = None,
     warm: int = 40,
 ) -> Iterator[Attacked]:
@@ -190,6 +191,7 @@ def attacked_node(
         listener: More lines of its [listener] table.
         storage: More lines of its [storage] table.
         reserve_mb: Free space below which it takes nothing.
+        object_mb: The largest instance that it takes.
         environment: Variables added to ours.
         warm: Associations held open at once before a test begins.
     """
@@ -201,6 +203,7 @@ def attacked_node(
         listener=listener,
         storage=storage,
         reserve_mb=reserve_mb,
+        object_mb=object_mb,
     )
     (folder / "limner.toml").write_text(text)
     make_certificates(folder / "tls")

@@ -139,11 +139,12 @@ def store_message(
 ) -> bytes:
     """Return a C-STORE-RQ with its data set, in PDUs of at most 16,000 bytes."""
     data = dataset(sop_uid) if data is None else data
-    said = pdu(P_DATA, pdv(number, COMMAND | LAST, store_command(sop_uid, message_id=message_id)))
+    asked = store_command(sop_uid, message_id=message_id)
+    parts = [pdu(P_DATA, pdv(number, COMMAND | LAST, asked))]
     for at in range(0, len(data), 15_000):
         last = LAST if at + 15_000 >= len(data) else 0
-        said += pdu(P_DATA, pdv(number, last, data[at : at + 15_000]))
-    return said
+        parts.append(pdu(P_DATA, pdv(number, last, data[at : at + 15_000])))
+    return b"".join(parts)
 
 
 def fresh_uid() -> str:

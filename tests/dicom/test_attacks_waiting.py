@@ -36,6 +36,11 @@ from raw_peer import (
 )
 from receiving_node import until
 
+from node.dicom.callbacks import Callbacks
+from node.dicom.scp import start_scp
+from node.dicom.wire.admission import ECHO, STORE, Admission
+from node.dicom.wire.connection import Limits
+
 MANY = 60
 """More than the 50 associations of an untouched configuration."""
 
@@ -48,16 +53,16 @@ def attached(make: Callable[[], Peer], count: int) -> Iterator[list[Peer]]:
         yield [stack.enter_context(make()) for _ in range(count)]
 
 
-def trickled(peers: list[Peer], data: bytes) -> None:
+def trickled(peers: list[Peer], data: bytes, *, each: int = 1) -> None:
     """Send a byte of `data` from each peer, again and again, until the node has enough of all."""
     until_s = time.monotonic() + 10 * DEADLINE_S
-    for at in range(len(data)):
+    for at in range(0, len(data), each):
         left = [peer for peer in peers if peer.is_attached()]
         if not left:
             return
         assert time.monotonic() < until_s, f"{len(left)} are still attached"
         for peer in left:
-            peer.send(data[at : at + 1])
+            peer.send(data[at : at + each])
         time.sleep(0.2)
     raise AssertionError("the node took all of it")
 
@@ -239,3 +244,33 @@ def test_whole_instances_count_however_slowly_they_come(attacked: Attacked) -> N
         assert answer.status == 0
         peer.send(pdu(RELEASE_RQ))
         peer.hear()
+
+
+@contextmanager
+def acceptor_with(limits: Limits) -> Iterator[int]:
+    """Run the same acceptor within this process, for a limit that is no setting."""
+    everything = frozenset({ECHO, STORE})
+    running = start_scp(
+        host="127.0.0.1",
+        port=0,
+        callbacks=Callbacks(
+            admit=lambda _: Admission("anybody", everything), on_store=lambda _: (0, "")
+        ),
+        limits=limits,
+    )
+    try:
+        yield running.port
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("control", [COMMAND, 0], ids=["a command", "a data set"])
+def test_a_message_in_whole_pdus_that_never_ends_is_cut_at_its_own_deadline(control: int) -> None:
+    with acceptor_with(Limits(object_s=1.0)) as port, associated(port) as peer:
+        if control != COMMAND:
+            peer.send(pdu(P_DATA, pdv(CT_CONTEXT, COMMAND | LAST, store_command("1.2.3"))))
+        trickled([peer], pdu(P_DATA, pdv(CT_CONTEXT, control, bytes(2))) * 1_000, each=14)
+        heard = peer.hear()
+
+        assert heard is not None
+        assert (heard.kind, heard.body) == (ABORT, b"\0\0\0\0")
