@@ -44,6 +44,7 @@ from .verifying import Lost, check_kept, make_old, tell, wait_swept
 
 pytestmark = [
     pytest.mark.flow,
+    pytest.mark.xdist_group("crash replay"),  # one recorded session for all
     pytest.mark.skipif(not can_record(), reason=CANNOT_RECORD),
 ]
 
