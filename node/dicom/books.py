@@ -166,7 +166,7 @@ class Books:
             resumable=resumable,
             leave=leave,
         )
-        self._progress.update({name: _Progress(at) for name, at in found.resumable.items()})
+        self._progress.update({name: _Progress(at) for name, at in found.indexed.items()})
         return found
 
     # -- the thread --------------------------------------------------------------------------------
@@ -296,12 +296,12 @@ class Books:
                 self._write([one])
 
     def _write_once(self, batch: list[Message]) -> None:
-        landed = [one for one in batch if one["kind"] == "landed"]
+        landed = [one for one in batch if one["kind"] == "landed" and self._is_new(one)]
         records = read_records(
             self._store.folder, [(one["segment"], one["offset"]) for one in landed]
         )
         tokens: dict[str, int] = {}
-        progress = {one["segment"]: self._after(one["segment"], batch) for one in landed}
+        progress = {one["segment"]: self._after(one["segment"], landed) for one in landed}
         with writing(self._engine) as db:
             for one in batch:
                 if one["kind"] == "opened":
@@ -332,13 +332,18 @@ class Books:
                 set_indexed(db, name, each.at, sealed=False)
         return free
 
-    def _after(self, segment: str, batch: list[Message]) -> _Progress:
-        """Return how far a segment will be indexed once the batch is."""
+    def _is_new(self, landed: Message) -> bool:
+        """Return whether a record is not one that was found on disk before it was told."""
+        progress = self._progress.get(landed["segment"])
+        return progress is None or landed["offset"] >= progress.at
+
+    def _after(self, segment: str, landed: list[Message]) -> _Progress:
+        """Return how far a segment will be indexed once these records are."""
         before = self._progress.get(segment)
         # The first record follows the block that names the segment.
         after = _Progress(before.at, dict(before.spans)) if before else _Progress(BLOCK)
-        for one in batch:
-            if one["kind"] == "landed" and one["segment"] == segment:
+        for one in landed:
+            if one["segment"] == segment:
                 after.spans[one["offset"]] = one["span"]
         after.advance()
         return after

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+import xxhash
 
 from node.dicom.compare import find_difference
 from node.dicom.filemeta import read_file_meta
@@ -122,6 +123,9 @@ def _compared(db: Connection, store: ObjectStore, new: NewInstance) -> NewInstan
         return None
     mine, its = store.read(new.place), store.read(known.place)
     first, second = its[read_file_meta(its)[1] :], mine[read_file_meta(mine)[1] :]
+    if xxhash.xxh3_128_hexdigest(second) != new.checksum:
+        # It was indexed before, found to be nothing new, and its space given back.
+        return None
     if first == second and known.transfer_syntax == new.transfer_syntax:
         return replace(new, difference=Difference.NONE)
     difference = find_difference(first, known.transfer_syntax, second, new.transfer_syntax)
@@ -163,10 +167,13 @@ class CaughtUp:
     Attributes:
         resumable: Segments with room that may be written to again -> where their last record ends.
         in_use: Segments that were left alone, because a process writes to them.
+        indexed: Of each segment that was looked through, the offset below which every record has
+            its rows.
     """
 
     resumable: dict[str, int]
     in_use: frozenset[str]
+    indexed: Mapping[str, int]
 
 
 def _routing(store: ObjectStore, record: Record) -> Routing:
@@ -239,7 +246,7 @@ def catch_up(
     kept = sorted(ends)[max(0, len(ends) - resumable) :]
     for name in set(ends) - set(kept):
         _seal(engine, store, name, ends[name])
-    return CaughtUp({name: ends[name] for name in kept}, frozenset(in_use))
+    return CaughtUp({name: ends[name] for name in kept}, frozenset(in_use), ends)
 
 
 def index_written(
