@@ -6,7 +6,7 @@ Settling reads them; the study's story shows them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -84,25 +84,39 @@ def update_notice(
     kind: NoticeKind,
     sop_uid: str,
     *,
-    status: str,
+    status: str = "",
     detail: Mapping[str, Any] | None = None,
+    unless: Collection[str] = (),
 ) -> bool:
-    """Record what an N-SET says; False when the notice is unknown.
+    """Record what an N-SET says; False when the notice is unknown, or can no longer change.
 
     Args:
         db: A writing transaction.
         kind: Which kind of notice.
         sop_uid: Its SOP Instance UID.
-        status: The new status.
+        status: The new status; empty for the one that it has.
         detail: Replaces the detail when given.
+        unless: Statuses from which it does not change any more.
     """
-    values: dict[str, Any] = {"status": status, "changed_ms": now_ms(db)}
+    values: dict[str, Any] = {"changed_ms": now_ms(db)}
+    if status:
+        values["status"] = status
     if detail is not None:
         values["detail"] = dict(detail)
     statement = (
-        update(Notice).where(Notice.kind == kind).where(Notice.sop_uid == sop_uid).values(**values)
+        update(Notice)
+        .where(Notice.kind == kind)
+        .where(Notice.sop_uid == sop_uid)
+        .where(Notice.status.not_in(unless))
+        .values(**values)
     )
     return db.execute(statement).rowcount == 1
+
+
+def knows_notice(db: Connection, kind: NoticeKind, sop_uid: str) -> bool:
+    """Return whether a notice of this kind and UID was recorded."""
+    statement = select(Notice.id).where(Notice.kind == kind).where(Notice.sop_uid == sop_uid)
+    return db.execute(statement).scalar_one_or_none() is not None
 
 
 def notices_of_study(db: Connection, study_uid: str) -> list[NoticeRow]:

@@ -20,7 +20,6 @@ from pynetdicom import sop_class as standard_classes
 
 from node.dicom import statuses
 from node.dicom.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from node.dicom.messages import MALFORMED
 from node.dicom.storage_contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.wire import negotiation, pdu
 from node.dicom.wire.admission import (
@@ -114,12 +113,14 @@ STORE_STATUSES: Final[Mapping[int, str]] = {
 
 MESSAGE_STATUSES: Final[Mapping[int, str]] = {
     statuses.SUCCESS: "it is noted",
-    MALFORMED: "the data set of the request cannot be read",
-    statuses.PROCESSING_FAILURE: "it could not be noted now: send it again; or the command set "
-    "makes no sense",
-    statuses.DUPLICATE_INSTANCE: "N-CREATE of a performed procedure step that is known already",
+    statuses.INVALID_ATTRIBUTE: "the data set of the request cannot be read, its study is no UID, "
+    "or its status is none of a performed procedure step",
+    statuses.PROCESSING_FAILURE: "it could not be noted now: send it again; or the step has ended "
+    "and is not changed any more; or the command set makes no sense",
+    statuses.DUPLICATE_INSTANCE: "N-CREATE of a step or a notice that is known already",
     statuses.NO_SUCH_INSTANCE: "N-SET of a performed procedure step that is not known",
     statuses.INVALID_INSTANCE: "the Affected SOP Instance UID is not 1 to 64 digits and dots",
+    statuses.MISSING_ATTRIBUTE: "a step without its status, or a notice without its study",
     statuses.UNRECOGNISED_OPERATION: "the node does not serve this message, or not for this peer",
     MISTYPED: "the command set lacks an element, has it twice, or has one of another group",
     statuses.RESOURCE_LIMITATION: "the data set is longer than section 3.2.1 says",

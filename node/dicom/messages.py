@@ -6,6 +6,7 @@ Source: DICOM PS3.4 annexes J (storage commitment), F (Modality Performed Proced
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,7 +20,9 @@ from node import faultpoints
 from node.dicom.commitment import STORAGE_COMMITMENT, read_report
 from node.dicom.statuses import (
     DUPLICATE_INSTANCE,
+    INVALID_ATTRIBUTE,
     INVALID_INSTANCE,
+    MISSING_ATTRIBUTE,
     NO_SUCH_INSTANCE,
     PROCESSING_FAILURE,
     SUCCESS,
@@ -33,9 +36,11 @@ from node.settings import Peer
 from storage.database import Engine, writing
 from storage.deliveries import answer_commitment
 from storage.errors import StorageError
-from storage.notices import NoticeKind, record_notice, update_notice
+from storage.notices import NoticeKind, knows_notice, record_notice, update_notice
 
-MALFORMED: Final = 0x0106  # invalid attribute value, PS3.7 annex C
+_STEP_STATUSES: Final = frozenset({"IN PROGRESS", "COMPLETED", "DISCONTINUED"})
+_FINAL: Final = frozenset({"COMPLETED", "DISCONTINUED"})
+"""A step that has ended is not changed any more (PS3.4 F.7.2.2.2)."""
 
 log = structlog.get_logger("dicom")
 
@@ -82,9 +87,12 @@ def act(request: Request, *, engine: Engine, peers: Sequence[Peer]) -> tuple[int
         KeyError,
         EOFError,
         NotImplementedError,
+        OverflowError,
+        RecursionError,
+        struct.error,
     ) as error:
         log.warning("message-malformed", peer=request.peer, what=type(error).__name__)
-        return MALFORMED, "The data set of the request cannot be read."
+        return INVALID_ATTRIBUTE, "The data set of the request cannot be read."
     return UNRECOGNISED_OPERATION, "This operation is not served here."
 
 
@@ -112,13 +120,18 @@ def _step_begun(request: Request, engine: Engine) -> tuple[int, str]:
     dataset = _dataset(request)
     scheduled = dataset.get("ScheduledStepAttributesSequence") or ()
     study_uid = next((str(item.get("StudyInstanceUID", "")) for item in scheduled), "")
+    status = str(dataset.get("PerformedProcedureStepStatus", ""))
+    if not status:
+        return MISSING_ATTRIBUTE, "The Performed Procedure Step Status is missing."
+    if status not in _STEP_STATUSES or (study_uid and not is_uid(study_uid)):
+        return INVALID_ATTRIBUTE, "Its status or its Study Instance UID is none."
     with writing(engine) as db:
         new = record_notice(
             db,
             NoticeKind.MPPS,
             request.sop_uid,
             study_uid=study_uid,
-            status=str(dataset.get("PerformedProcedureStepStatus", "")),
+            status=status,
             detail=_performed(dataset),
             sender=request.peer,
         )
@@ -127,19 +140,35 @@ def _step_begun(request: Request, engine: Engine) -> tuple[int, str]:
 
 def _step_changed(request: Request, engine: Engine) -> tuple[int, str]:
     dataset = _dataset(request)
+    status = str(dataset.get("PerformedProcedureStepStatus", ""))
+    if status and status not in _STEP_STATUSES:
+        return INVALID_ATTRIBUTE, "Its status is none of a performed procedure step."
     with writing(engine) as db:
-        known = update_notice(
+        changed = update_notice(
             db,
             NoticeKind.MPPS,
             request.sop_uid,
-            status=str(dataset.get("PerformedProcedureStepStatus", "")),
+            status=status,
             detail=_performed(dataset) or None,
+            unless=_FINAL,
         )
-    return (SUCCESS, "") if known else (NO_SUCH_INSTANCE, "This step is not known here.")
+        known = changed or knows_notice(db, NoticeKind.MPPS, request.sop_uid)
+    if not known:
+        return NO_SUCH_INSTANCE, "This step is not known here."
+    if not changed:
+        return PROCESSING_FAILURE, "This step has ended and is not changed any more."
+    return SUCCESS, ""
 
 
 def _available(request: Request, engine: Engine) -> tuple[int, str]:
+    if not is_uid(request.sop_uid):
+        return INVALID_INSTANCE, "The SOP Instance UID is no UID of 1 to 64 digits and dots."
     dataset = _dataset(request)
+    study_uid = str(dataset.get("StudyInstanceUID", ""))
+    if not study_uid:
+        return MISSING_ATTRIBUTE, "The Study Instance UID is missing."
+    if not is_uid(study_uid):
+        return INVALID_ATTRIBUTE, "The Study Instance UID is none."
     detail = {}
     availability = ""
     for series in dataset.get("ReferencedSeriesSequence") or ():
@@ -151,16 +180,16 @@ def _available(request: Request, engine: Engine) -> tuple[int, str]:
             (str(item.get("InstanceAvailability", "")) for item in items), availability
         )
     with writing(engine) as db:
-        record_notice(
+        new = record_notice(
             db,
             NoticeKind.IAN,
             request.sop_uid,
-            study_uid=str(dataset.get("StudyInstanceUID", "")),
+            study_uid=study_uid,
             status=availability,
             detail=detail,
             sender=request.peer,
         )
-    return SUCCESS, ""
+    return (SUCCESS, "") if new else (DUPLICATE_INSTANCE, "This notice is known already.")
 
 
 def _performed(dataset: Dataset) -> dict[str, list[str]]:

@@ -46,6 +46,12 @@ class Caller:
             self.socket.close()
             raise
 
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
     def store(self, uid: str, *, size: int = 2_000, study_uid: str = "1.2.3") -> int:
         """Send an image and return the status of the answer."""
         self.socket.sendall(self.message(uid, size=size, study_uid=study_uid))
