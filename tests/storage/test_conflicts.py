@@ -310,6 +310,20 @@ def test_a_study_that_changed_its_patient_on_the_way_is_the_first_or_the_lasts(
     assert row.patient_id == patient
 
 
+def test_what_was_made_for_the_first_patient_is_not_sent_when_the_study_is_the_lasts(
+    engine: Engine,
+) -> None:
+    with writing(engine) as db:
+        job, owed = segmented(db)
+        record(db, instance(9, patient_id="P2"))
+        choosing.choose_for_study(db, "1.2", Choice.LAST, who="anna")
+        assert studies.release(db, job.study_id)
+        assert deliveries.claim(db, "a", MINUTE_MS) is None
+        found = deliveries.find_delivery(db, owed.id)
+        assert found is not None and found.state is DeliveryState.WITHDRAWN
+        assert queue.requeue(db, job.id) is None
+
+
 def test_a_choice_moves_an_image_to_the_study_and_series_that_it_says(engine: Engine) -> None:
     with writing(engine) as db:
         record(db, instance(1), instance(2))

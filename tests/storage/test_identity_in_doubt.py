@@ -24,6 +24,7 @@ ORIGINALS = [
     *(Content(f"1.{n}", "S1", f"S1.{n % 2}", "P1") for n in range(3)),
     *(Content(f"2.{n}", "S2", "S2.0", "P2") for n in range(2)),
 ]
+LATE = [Content("1.8", "S1", "S1.0", "P1"), Content("2.8", "S2", "S2.0", "P2")]
 EDITS: dict[str, list[Any]] = {
     "patient": ["P1", "P2", "P3"],
     "issuer": ["H", "G"],
@@ -39,7 +40,7 @@ EDITS: dict[str, list[Any]] = {
 @st.composite
 def arrivals(draw: st.DrawFn) -> Content:
     """An instance as it was made, or with one or two edits."""
-    content = draw(st.sampled_from(ORIGINALS))
+    content = draw(st.sampled_from(ORIGINALS + LATE))
     for name in draw(st.lists(st.sampled_from(sorted(EDITS)), max_size=2)):
         content = replace(content, **{name: draw(st.sampled_from(EDITS[name]))})
     return content
