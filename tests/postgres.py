@@ -32,12 +32,52 @@ _ROOM_BYTES: Final = 512 * 1024 * 1024
 _NUMBERS = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostgresServer:
-    """A running server; `url(name)` gives the address of one of its databases."""
+    """A server; `url(name)` gives the address of one of its databases."""
 
+    programs: Path
+    data: Path
+    owner: str | None
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [str(self.programs / "postgres"), "-D", str(self.data), "-F"]
+        command += ["-p", str(self.port), "-h", "127.0.0.1", "-k", str(self.data.parent)]
+        with (self.data.parent / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.data.parent,
+                stdout=log,
+                stderr=log,
+                user=self.owner,
+                extra_groups=_groups(self.owner),
+            )
+        until = time.monotonic() + _START_S
+        while self.process.poll() is None and time.monotonic() < until:
+            try:
+                # The port accepts connections before the server is ready to answer them.
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return
+        said = (self.data.parent / "server.log").read_text()
+        raise RuntimeError(f"PostgreSQL did not start: {said}")
+
+    def stop(self) -> None:
+        """End it, and every connection to it; `start` makes it run again."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGINT)  # fast shutdown
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
 
     def url(self, database: str) -> str:
         return f"postgresql://limner@127.0.0.1:{self.port}/{database}"
@@ -85,37 +125,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(programs: Path, data: Path, owner: str | None) -> PostgresServer:
-    port = _free_port()
-    command = [str(programs / "postgres"), "-D", str(data), "-F", "-p", str(port)]
-    command += ["-h", "127.0.0.1", "-k", str(data.parent)]
-    with (data.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=data.parent,
-            stdout=log,
-            stderr=log,
-            user=owner,
-            extra_groups=_groups(owner),
-        )
-    return PostgresServer(port, process)
-
-
 def _groups(owner: str | None) -> list[str] | None:
     return None if owner is None else []
-
-
-def _wait(server: PostgresServer, folder: Path) -> None:
-    until = time.monotonic() + _START_S
-    while server.process.poll() is None and time.monotonic() < until:
-        try:
-            # The port accepts connections before the server is ready to answer them.
-            psycopg.connect(server.url("postgres"), connect_timeout=2).close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"PostgreSQL did not start: {(folder / 'server.log').read_text()}")
 
 
 @pytest.fixture(scope="session")
@@ -138,19 +149,14 @@ def postgres_server() -> Iterator[PostgresServer]:
             user=owner,
             extra_groups=_groups(owner),
         )
-        server = _start(programs, data, owner)
-        _wait(server, folder)
+        server = PostgresServer(programs, data, owner, _free_port())
+        server.start()
         server.run("CREATE DATABASE limner_template")
         migrate(server.url("limner_template"))
         yield server
     finally:
         if server is not None:
-            server.process.send_signal(signal.SIGINT)  # fast shutdown
-            try:
-                server.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
-                server.process.wait()
+            server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

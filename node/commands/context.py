@@ -34,11 +34,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class OpenNode:
-    """A node's configuration, database and bytes."""
+    """A node's configuration, database and bytes.
+
+    Attributes:
+        checked: Whether the database was there, with the tables of this version.
+    """
 
     settings: Settings
     engine: Engine
     store: ObjectStore
+    checked: bool = True
 
     def time(self, ms: int | None) -> str:
         """Return a stored time in the node's time zone, or a dash."""
@@ -81,8 +86,8 @@ def open_node(config: Path, *, checked: bool = True) -> OpenNode:
     engine = open_engine(settings.storage.database_url)
     if checked:
         check_schema(engine)
-    return OpenNode(settings, engine, ObjectStore(settings.storage.objects,
-                                                  settings.storage.reserve_mb))  # fmt: skip
+    store = ObjectStore(settings.storage.objects, settings.storage.reserve_mb)
+    return OpenNode(settings, engine, store, checked)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

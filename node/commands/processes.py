@@ -76,7 +76,7 @@ def listen(config: Path) -> None:
     from node.dicom.listener import run_listener
 
     node, beats, stop = _begin("listen", config, database=Wanted.LATER)
-    run_listener(node.settings, node.engine, node.store, stop=stop)
+    run_listener(node.settings, node.engine, node.store, stop=stop, database_away=not node.checked)
     beats.stop()
 
 

@@ -62,6 +62,7 @@ def run_listener(
     *,
     stop: threading.Event,
     on_ready: Callable[[int], None] | None = None,
+    database_away: bool = False,
 ) -> None:
     """Receive until `stop` is set, or until a successor has taken over.
 
@@ -73,13 +74,14 @@ def run_listener(
         store: Where instance bytes go.
         stop: Ends it: requests in progress are answered, then associations are aborted.
         on_ready: Called once with the port when peers can connect.
+        database_away: It was a moment ago: begin without waiting for it.
 
     Raises:
         SetupError: An address cannot be bound, or no wire can be started to take over with.
     """
     keeper = _Keeper(settings, engine, store, stop)
     try:
-        keeper.start()
+        keeper.start(database_away=database_away)
         if on_ready is not None:
             on_ready(keeper.port)
         keeper.watch()
@@ -124,11 +126,15 @@ class _Keeper:
         )
         self.port = int(next(iter(self._sockets.values())).getsockname()[1])
 
-    def start(self) -> None:
-        """Index what is on disk, then let peers connect."""
+    def start(self, *, database_away: bool) -> None:
+        """Index what is on disk, then let peers connect; without a database the other way round."""
         if self._predecessor is None:
             self._sweep()
-        self._catch_up()
+        self._all_lost = self._predecessor is None
+        if database_away:
+            self._books.owe(self._settle)
+        else:
+            self._catch_up()
         self._books.start()
         wanted = self._settings.listener
         if wanted.open:
@@ -205,7 +211,6 @@ class _Keeper:
         """Bring the rows up to what is on disk before the start, as far as that can be done."""
         # Not with a predecessor: it lives, and may be about to do the same.
         resumable = 0 if self._predecessor else self._settings.listener.processes
-        self._all_lost = self._predecessor is None
         try:
             self._close_lost()
             found = self._books.catch_up(resumable=resumable)

@@ -240,10 +240,9 @@ def made_listening(
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """Hold a SQLite database so that nobody else can read or write it."""
+    """Hold a SQLite database so that nobody else can write it."""
     connection = sqlite3.connect(database, isolation_level=None, timeout=30)
     try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
