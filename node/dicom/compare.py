@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import xxhash
+
 from node.dicom.values import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from node.dicom.walk import (
     ITEM,
@@ -30,11 +32,14 @@ Tree = tuple[tuple[int, "bytes | Tree"], ...]
 _PACKING: Final = frozenset({0x00280004, 0x00280006})
 """PhotometricInterpretation and PlanarConfiguration: another encoding may change them lawfully."""
 
+_LONG_BYTES: Final = 65_536
+"""A longer value is compared by its checksum: it would only be copied to be thrown away."""
+
 _ITEM_BYTES: Final = b"\xfe\xff\x00\xe0"
 
 
 def find_difference(
-    first: bytes, first_syntax: str, second: bytes, second_syntax: str
+    first: bytes | memoryview, first_syntax: str, second: bytes | memoryview, second_syntax: str
 ) -> Difference:
     """Return what differs between two data sets whose bytes are not equal."""
     same_syntax = first_syntax == second_syntax
@@ -84,8 +89,16 @@ def _elements(
             at = stop
             # Group lengths depend on the encoding; padding is no content.
             if tag & 0xFFFF:
-                found.append((tag, bytes(data[start:stop]).rstrip(b"\0 ")))
+                found.append((tag, _content(data[start:stop])))
     return tuple(found), at
+
+
+def _content(value: memoryview) -> bytes:
+    """Return a value without its padding, or what stands for it if it is long."""
+    if len(value) <= _LONG_BYTES:
+        return bytes(value).rstrip(b"\0 ")
+    last = bytes(value[-1:])
+    return xxhash.xxh3_128_digest(value[:-1] if last in b"\0 " else value)
 
 
 def _items(reader: Reader, data: memoryview, at: int, end: int, *, depth: int) -> tuple[Tree, int]:

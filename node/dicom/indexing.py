@@ -36,8 +36,8 @@ from storage.instance_rows import (
     find_instance,
 )
 from storage.instances import record_instance
-from storage.objects import ObjectStore, Place
-from storage.places import places_under
+from storage.objects import SWEEP_AFTER_S, ObjectStore, Place
+from storage.places import objects_in_use, places_under
 from storage.recording import record_batch
 from storage.segment_index import note_segment, segment_positions, set_indexed
 from storage.segments import Record, held_segment, list_segments, scan_segment, trim_segment
@@ -46,6 +46,10 @@ from storage.study_moves import hold
 BATCH: Final = 128
 _DIGESTS_AT_ONCE: Final = 16
 _READ_BYTES: Final = 1 << 20
+
+LARGEST_COMPARED: Final = 256 * 1024 * 1024
+"""Two objects are laid side by side in memory to see what differs. Of larger ones it is said that
+their headers may, which a person looks at; or a sender of two huge ones could end the keeper."""
 _HEADER_BYTES: Final = 256 * 1024
 
 UNREADABLE: Final = (
@@ -121,7 +125,9 @@ def _compared(db: Connection, store: ObjectStore, new: NewInstance) -> NewInstan
         return new
     if new.place in places_under(db, new.sop_uid):
         return None
-    mine, its = store.read(new.place), store.read(known.place)
+    if max(new.place.length, known.place.length) > LARGEST_COMPARED:
+        return replace(new, difference=Difference.HEADER)
+    mine, its = memoryview(store.read(new.place)), memoryview(store.read(known.place))
     first, second = its[read_file_meta(its)[1] :], mine[read_file_meta(mine)[1] :]
     if xxhash.xxh3_128_hexdigest(second) != new.checksum:
         # It was indexed before, found to be nothing new, and its space given back.
@@ -316,6 +322,24 @@ def free_places(store: ObjectStore, places: Sequence[Place]) -> None:
             store.delete(place)
         except StorageError as error:
             log.warning("space-not-freed", code=error.code, where=error.where)
+
+
+def sweep_unindexed(engine: Engine, store: ObjectStore, owner: str) -> int:
+    """Remove large instances of which no record was written: nobody was answered for them.
+
+    Only right when everything that the owner's journal holds has its rows.
+
+    Returns:
+        How many were removed.
+    """
+    old = store.list_owned(kind="instances", owner=owner, older_than_s=SWEEP_AFTER_S)
+    if not old:
+        return 0
+    with reading(engine) as db:
+        used = objects_in_use(db)
+    left = [Place(name, 0, 0) for name in old if name not in used]
+    free_places(store, left)
+    return len(left)
 
 
 def digest_some(engine: Engine, store: ObjectStore) -> int:

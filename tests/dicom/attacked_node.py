@@ -27,7 +27,7 @@ from storage.instances import InstanceRow, list_instances
 from storage.objects import ObjectStore
 from storage.segments import Record, list_segments, scan_segment
 
-DEADLINE_S: Final = 3
+DEADLINE_S: Final = 4
 """For a request, for the next piece of a message, and without any message."""
 
 CONFIGURATION: Final = """

@@ -70,3 +70,26 @@ def test_big_endian_is_in_doubt() -> None:
 @given(st.binary(max_size=200), st.binary(max_size=200), st.sampled_from((EXPLICIT, IMPLICIT)))
 def test_any_bytes_are_compared(first: bytes, second: bytes, syntax: str) -> None:
     assert isinstance(find_difference(first, EXPLICIT, second, syntax), Difference)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "found"),
+    [
+        pytest.param(
+            b"a" * 99_999 + b"\0", b"a" * 99_999 + b" ", Difference.ENCODING, id="padding"
+        ),
+        pytest.param(
+            b"a" * 99_999 + b"\0", b"a" * 99_998 + b"b\0", Difference.HEADER, id="content"
+        ),
+    ],
+)
+def test_long_values_are_compared_without_their_padding(
+    ours: bytes, theirs: bytes, found: Difference
+) -> None:
+    datasets = []
+    for value in (ours, theirs):
+        dataset = made_ct()
+        dataset.add_new(0x00091001, "OB", b"a" * 99_997 + value)
+        datasets.append(encoded(dataset))
+
+    assert find_difference(datasets[0], EXPLICIT, datasets[1], EXPLICIT) is found

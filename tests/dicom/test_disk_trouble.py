@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ import peers
 import pytest
 from attacked_node import Attacked, attacked_node
 from raw_peer import (
+    COMMAND,
+    CT_CONTEXT,
+    LAST,
+    P_DATA,
     RELEASE_RQ,
     Said,
     associated,
@@ -25,34 +30,44 @@ from raw_peer import (
     fresh_uid,
     honest,
     pdu,
+    pdv,
+    store_command,
     store_message,
 )
 from receiving_node import until
 
+from node.dicom.indexing import LARGEST_COMPARED
 from tests.durability.recording import CANNOT_RECORD
 
 OUT_OF_RESOURCES = 0xA700
+MAX_BLOCK = 1 << 16
 SPARE_MB = 100
 """What is free above the reserve at first; others use the memory file system too."""
 
 
 @pytest.fixture(scope="module")
-def scarce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    """A node whose disk has some space above its reserve, and may be filled."""
-    memory = Path("/dev/shm")  # noqa: S108  emptied at the end
-    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    free_mb = shutil.disk_usage(folder).free >> 20
+def memory() -> Iterator[Path]:
+    """A folder in the memory file system, where that is there."""
+    shared = Path("/dev/shm")  # noqa: S108  emptied at the end
+    folder = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
     try:
-        with attacked_node(
-            tmp_path_factory.mktemp("scarce"),
-            peers.free_port(),
-            storage=f'objects = "{folder}/objects"',
-            reserve_mb=free_mb - SPARE_MB,
-            object_mb=500,
-        ) as running:
-            yield running
+        yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def scarce(tmp_path_factory: pytest.TempPathFactory, memory: Path) -> Iterator[Attacked]:
+    """A node whose disk has some space above its reserve, and may be filled."""
+    free_mb = shutil.disk_usage(memory).free >> 20
+    with attacked_node(
+        tmp_path_factory.mktemp("scarce"),
+        peers.free_port(),
+        storage=f'objects = "{memory}/scarce"',
+        reserve_mb=free_mb - SPARE_MB,
+        object_mb=500,
+    ) as running:
+        yield running
 
 
 @contextmanager
@@ -111,6 +126,32 @@ def test_an_instance_larger_than_the_space_is_read_to_its_end_and_leaves_no_part
         assert b"full" in answer.command_element(0x902)
         until(lambda: scarce.files() == [])
         assert stored(scarce, fresh_uid()).status == 0
+
+
+def test_huge_objects_under_one_uid_are_kept_and_told_apart_without_laying_them_side_by_side(
+    tmp_path: Path, memory: Path
+) -> None:
+    uid = fresh_uid()
+    blocks = LARGEST_COMPARED // MAX_BLOCK + 1
+    head = dataset(uid, pixels=0)[:-4] + struct.pack("<I", blocks * MAX_BLOCK)
+    with (
+        attacked_node(
+            tmp_path, peers.free_port(), storage=f'objects = "{memory}/huge"', object_mb=300
+        ) as node,
+        node.unharmed(growth_mb=12),
+    ):
+        for number in (1, 2):
+            with associated(node.port) as peer:
+                command = pdv(CT_CONTEXT, COMMAND | LAST, store_command(uid))
+                peer.send(pdu(P_DATA, command + pdv(CT_CONTEXT, 0, head)))
+                for _ in range(blocks - 1):
+                    peer.send(pdu(P_DATA, pdv(CT_CONTEXT, 0, bytes(MAX_BLOCK))))
+                peer.send(pdu(P_DATA, pdv(CT_CONTEXT, LAST, bytes([number]) * MAX_BLOCK)))
+                answer = peer.hear()
+                assert answer is not None
+                assert answer.status == 0
+        until(lambda: "instance-conflict" in node.log.read_text(), within_s=60)
+        assert len(node.files()) == 2
 
 
 @pytest.fixture(scope="module")
