@@ -290,6 +290,13 @@ def test_a_person_decides_one_conflict_or_all_of_a_study_and_it_is_audited(
     assert limner("conflicts", "keep", "1", Choice.FIRST + "x").exit_code == 2
 
 
+def test_who_looks_for_an_association_is_told_of_callers_that_were_rejected(
+    limner: Limner,
+) -> None:
+    told = said(limner("associations"))
+    assert "Callers rejected in the last day: CT2 (192.0.2.3), CT2 (192.0.2.2), CT1" in told
+
+
 def test_refused_callers_are_listed_with_what_they_wanted(limner: Limner) -> None:
     told = said(limner("peers", "refused"))
     assert "CT Image Storage" in told and "No peer has this AE title." in told

@@ -26,7 +26,10 @@ from storage.associations import (
     find_association,
     list_associations,
 )
+from storage.callers import list_callers
 from storage.database import now_ms, reading
+
+_DAY_MS: Final = 24 * 3_600_000
 
 CONTEXT_RESULTS: Final = {
     0: "accepted",
@@ -75,6 +78,7 @@ def associations(
             rows = list_associations(
                 db, peer=peer, study_id=study_id, only_open=only_open, limit=limit
             )
+        refused = [one for one in list_callers(db) if one.last_ms > at_ms - _DAY_MS]
     if number is not None and not rows:
         raise setup_error(
             "association-unknown",
@@ -111,6 +115,13 @@ def associations(
         ],
         empty="No association fits." if peer or uid or only_open else "Nobody has called yet.",
     )
+    if refused:
+        names = ", ".join(f"{one.calling_ae} ({one.address})" for one in refused[:3])
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        click.echo(
+            f"Callers rejected in the last day: {printable(names)}{more}. "
+            "`limner peers refused` says why."
+        )
 
 
 def _seconds(row: AssociationRow, at_ms: int) -> float:
