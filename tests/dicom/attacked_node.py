@@ -22,6 +22,7 @@ from raw_peer import Peer, associated, honest
 from receiving_node import until
 
 from node.settings import Settings, load_settings
+from storage.associations import list_associations
 from storage.database import migrate, open_engine, reading
 from storage.instances import InstanceRow, list_instances
 from storage.objects import ObjectStore
@@ -117,6 +118,15 @@ class Attacked:
         try:
             with reading(engine) as db:
                 return {row.sop_uid: row for row in list_instances(db, limit=100_000)}
+        finally:
+            engine.dispose()
+
+    def endings(self) -> list[str]:
+        """Return why associations ended that did not end well; noted a moment after it."""
+        engine = open_engine(self.settings.storage.database_url)
+        try:
+            with reading(engine) as db:
+                return [row.reason for row in list_associations(db, limit=1_000) if row.reason]
         finally:
             engine.dispose()
 

@@ -248,6 +248,7 @@ def test_data_without_end_is_cut_at_the_limit_and_leaves_nothing(attacked: Attac
 
         assert [(one.kind, one.body) for one in heard] == [(ABORT, USER)]
         until(lambda: attacked.files() == [])
+        until(lambda: any("data set exceeds 8388608" in one for one in attacked.endings()))
     assert "1.2.3.4.8" not in attacked.instances()
 
 

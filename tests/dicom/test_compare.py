@@ -75,12 +75,8 @@ def test_any_bytes_are_compared(first: bytes, second: bytes, syntax: str) -> Non
 @pytest.mark.parametrize(
     ("ours", "theirs", "found"),
     [
-        pytest.param(
-            b"a" * 99_999 + b"\0", b"a" * 99_999 + b" ", Difference.ENCODING, id="padding"
-        ),
-        pytest.param(
-            b"a" * 99_999 + b"\0", b"a" * 99_998 + b"b\0", Difference.HEADER, id="content"
-        ),
+        pytest.param(b"aa\0", b"aa ", Difference.ENCODING, id="padding"),
+        pytest.param(b"aa\0", b"ab\0", Difference.HEADER, id="content"),
     ],
 )
 def test_long_values_are_compared_without_their_padding(
