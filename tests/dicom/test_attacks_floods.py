@@ -71,6 +71,7 @@ def test_a_neighbour_that_is_slow_to_ask_is_not_crowded_out_by_a_flood(attacked:
     with attacked.unharmed(growth_mb=6), Peer(attacked.port, source=NEIGHBOUR) as slow:
         flood = [Peer(attacked.port) for _ in range(3 * MOST_WAITING)]
         with held(flood):
+            until(lambda: not flood[MOST_WAITING].is_attached())  # so many were crowded out
             slow.send(request())
             answer = slow.hear()
 
