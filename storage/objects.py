@@ -31,6 +31,9 @@ Kind = Literal["instances", "results", "pictures"]
 SEGMENTS: Final = "segments"
 """Folder of the journal (see `segments`), whose files hold many objects each."""
 
+INSTANCES: Final = "instances"
+"""Folder of the instances that have an object of their own, because they are large."""
+
 _BLOCK: Final = 4096
 
 _CHECK_EVERY_BYTES: Final = 16 * 1024 * 1024
@@ -71,14 +74,18 @@ class ObjectStore:
         except OSError as error:
             raise _failed("folder-not-made", "The folder cannot be made", folder, error) from error
 
-    def begin(self, *, kind: Kind) -> ObjectWriter:
+    def begin(self, *, kind: Kind, owner: str) -> ObjectWriter:
         """Begin an object whose bytes come in parts.
+
+        Args:
+            kind: The part of the store it belongs to.
+            owner: The node that makes it; its name stands in front of the object's.
 
         Raises:
             StorageFull: Less is free than the reserve.
             StorageFailed: The disk did not take it.
         """
-        target = self._new_target(kind)
+        target = self._new_target(kind, owner_prefix(owner))
         try:
             self._make_folder(target.parent)
             self._check_room(target, 0)
@@ -216,9 +223,25 @@ class ObjectStore:
         """Return what `put` may still use: free space less the reserve, never below 0."""
         return max(0, shutil.disk_usage(self.folder).free - self._reserve_bytes)
 
-    def _new_target(self, kind: Kind) -> Path:
+    def list_owned(self, *, kind: Kind, owner: str, older_than_s: float) -> list[str]:
+        """Return the names of the objects that a node made with `begin`, up to an age.
+
+        Args:
+            kind: The part of the store.
+            owner: The node.
+            older_than_s: Time since the last write, so that none is on its way to its row.
+        """
+        limit = time.time() - older_than_s
+        names = []
+        for path in self.folder.glob(f"{kind}/*/{owner_prefix(owner)}*.obj"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime <= limit:
+                    names.append(path.relative_to(self.folder).as_posix())
+        return names
+
+    def _new_target(self, kind: Kind, prefix: str = "") -> Path:
         name = uuid.uuid4().hex
-        return self.folder / kind / name[:2] / f"{name}.obj"
+        return self.folder / kind / name[:2] / f"{prefix}{name}.obj"
 
     def _place(self, target: Path, length: int) -> Place:
         return Place(name=target.relative_to(self.folder).as_posix(), offset=0, length=length)
@@ -257,6 +280,11 @@ class ObjectStore:
             new.mkdir(exist_ok=True)
             sync_folder(new.parent)
         self._synced.add(folder)
+
+
+def owner_prefix(owner: str) -> str:
+    """Return what the names of an owner's objects and segments begin with."""
+    return "".join(sign if sign.isalnum() else "_" for sign in owner.lower()) + "-"
 
 
 class ObjectWriter:

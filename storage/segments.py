@@ -45,7 +45,7 @@ import xxhash
 from storage.errors import StorageError, StorageFailed, StorageFull
 from storage.file_system import TMPFS, file_system_type, punch_hole, sync_folder
 from storage.objects import SEGMENTS as FOLDER
-from storage.objects import Place
+from storage.objects import Place, owner_prefix
 
 BLOCK: Final = 4096
 SMALLEST_SEGMENT: Final = 4 * 1024 * 1024
@@ -344,11 +344,6 @@ def trim_segment(root: Path, segment: str, end: int) -> None:
             punch_hole(descriptor, start, left)
     finally:
         os.close(descriptor)
-
-
-def owner_prefix(owner: str) -> str:
-    """Return what the names of an owner's segments begin with."""
-    return "".join(sign if sign.isalnum() else "_" for sign in owner.lower()) + "-"
 
 
 def read_records(root: Path, positions: Sequence[tuple[str, int]]) -> list[Record]:

@@ -33,6 +33,7 @@ from node.dicom.indexing import (
     free_places,
     index_records,
     index_written,
+    sweep_unindexed,
 )
 from node.dicom.wire.link import Message
 from storage.associations import AssociationOutcome, close_association, open_association
@@ -168,6 +169,18 @@ class Books:
         )
         self._progress.update({name: _Progress(at) for name, at in found.indexed.items()})
         return found
+
+    def sweep(self) -> None:
+        """Remove large instances that nobody was answered for, when every record has its rows.
+
+        To be called before `start`, or within work, after `catch_up` left nothing out.
+        """
+        with self._lock:
+            complete = not self._untold
+        if complete:
+            swept = sweep_unindexed(self._engine, self._store, self._owner)
+            if swept:
+                log.info("objects-swept", count=swept)
 
     # -- the thread --------------------------------------------------------------------------------
 

@@ -52,6 +52,9 @@ until they have noticed."""
 _ENDED: Final = "The listener ended first; what was answered is kept."
 _DIED: Final = "The listener's process died; what was answered before is kept."
 
+SETTLE_EVERY_S: Final = 3600.0
+"""How often what is on disk is compared with the rows; nearly always nothing is found."""
+
 log = structlog.get_logger("dicom")
 
 
@@ -154,7 +157,11 @@ class _Keeper:
 
     def watch(self) -> None:
         """Take up changes of the configuration until the end."""
+        settled_s = time.monotonic()
         while not self._stop.wait(LOOK_EVERY_S):
+            if time.monotonic() - settled_s > SETTLE_EVERY_S:
+                settled_s = time.monotonic()
+                self._books.owe(self._settle)
             if self._handed_over.is_set():
                 if self._wires.ended:
                     return
@@ -222,6 +229,8 @@ class _Keeper:
         self._resumed = set(found.resumable)
         if found.in_use:
             self._books.owe(self._settle)
+        else:
+            self._books.sweep()
 
     def _settle(self) -> bool:
         """Bring the rows up to what is on disk; return whether nothing is left to be done."""
@@ -229,7 +238,10 @@ class _Keeper:
             return True  # the successor's
         self._close_lost()
         found = self._books.catch_up(leave=self._resumed)
-        return not found.in_use - self._wires.segments()
+        if found.in_use - self._wires.segments():
+            return False
+        self._books.sweep()
+        return True
 
     def _close_lost(self) -> None:
         """Close the rows of associations whose process ended without a word."""

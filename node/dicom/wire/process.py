@@ -83,7 +83,7 @@ class _Wire:
             resume=first["resume"],
             resume_at=first["resume_at"],
         )
-        self._receiver = Receiver(_rules(first), store, journal, link)
+        self._receiver = Receiver(_rules(first), store, journal, link, first["owner"])
         self._acceptor = Acceptor(
             self._receiver,
             limits=_limits(first),

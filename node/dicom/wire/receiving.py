@@ -86,6 +86,7 @@ class Receiver:
     store: ObjectStore
     journal: SegmentWriter
     link: Link
+    owner: str = ""
     _disk: _Disk = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,7 +262,9 @@ class _Reception:
         try:
             if self._file is None:
                 self._meta = self._encode_meta()
-                self._file = self._receiver.store.begin(kind="instances")
+                self._file = self._receiver.store.begin(
+                    kind="instances", owner=self._receiver.owner
+                )
                 self._file.write((self._meta,))
             self._count(pieces)
             self._file.write(pieces)
