@@ -138,6 +138,7 @@ def test_no_result_is_made_or_sent_under_a_patient_who_is_not_its_sources(
 
 
 @pytest.mark.accept
+@pytest.mark.timeout(3600)
 @settings(QUICK, max_examples=2000)
 @given(script=SCRIPTS, policy=POLICIES)
 def test_no_result_is_made_or_sent_under_another_patient_in_thousands_of_orders(
