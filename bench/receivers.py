@@ -107,16 +107,18 @@ def free_port() -> int:
 
 
 def _limner(around: Surroundings) -> list[str]:
-    lines = list(around.listener_lines)
+    lines, port = list(around.listener_lines), around.port
     if around.tls is not None:
+        port = free_port()  # plain DICOM, which nobody calls
         lines += [
+            f"tls_port = {around.port}",
             f'tls_cert_file = "{around.tls.certificate}"',
             f'tls_key_file = "{around.tls.key}"',
             f'tls_ca_file = "{around.tls.authority}"',
         ]
     config = around.folder / "limner.toml"
     config.write_text(
-        _CONFIG.format(port=around.port, associations=MANY_ASSOCIATIONS, more="\n".join(lines))
+        _CONFIG.format(port=port, associations=MANY_ASSOCIATIONS, more="\n".join(lines))
     )
     call = [sys.executable, "-m", "node.cli"]
     made = subprocess.run(

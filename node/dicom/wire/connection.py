@@ -148,6 +148,7 @@ class Connection:
         self._expired = ""
         self._sending = False
         self._shaking_hands = tls is not None
+        self._secure: ssl.SSLSocket | None = None
         self._buffer = bytearray(8192)
         self._view = memoryview(self._buffer)
         self._start = 0  # first byte that is not consumed
@@ -231,7 +232,7 @@ class Connection:
         except TlsError as error:
             raise AbortError(0, f"TLS is not served now: {error}.") from error
         wrapped = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
-        self._socket = wrapped
+        self._socket = self._secure = wrapped
         try:
             wrapped.do_handshake()
         except OSError as error:
@@ -347,7 +348,20 @@ class Connection:
             wanted += int(pdu.PDU_HEADER.unpack_from(self._buffer, self._start)[1])
         if self._start + wanted > len(self._buffer) or self._end == len(self._buffer):
             self._make_room()
-        self._read()
+        if self._secure is None:
+            self._read()
+        else:
+            self._read_records(self._secure, self._start + wanted)
+
+    def _read_records(self, secure: ssl.SSLSocket, until: int) -> None:
+        """Read up to `until` at least; TLS gives 16 KiB at a time, whatever has arrived."""
+        while self._end < until:
+            count = secure.recv_into(self._view[self._end :])
+            if not count:
+                raise ClosedError
+            self._end += count
+        if _QUICKACK is not None:
+            secure.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _read(self) -> None:
         count = self._socket.recv_into(self._view[self._end :])
