@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from node.dicom.handover import NAME
 from storage.associations import AssociationOutcome
 
 from .calling import Caller, Turned
-from .listening import Listening, free_port, is_alive, kill, made_listening
+from .listening import Listener, Listening, free_port, is_alive, kill, made_listening
 
 
 @pytest.fixture
@@ -261,3 +263,46 @@ def connected(path: Path) -> socket.socket:
     with contextlib.chdir(path.parent):
         link.connect(path.name)
     return link
+
+
+def test_under_limner_run_a_listener_by_hand_renews_the_one_of_the_run(
+    listening: Listening,
+) -> None:
+    with supervised(listening) as run, Modality(listening.port, "1") as modality:
+        (old,) = run.wires()  # of a supervisor these are the processes that it keeps
+        by_hand = listening.start()
+        assert by_hand.process.wait(30) == 0, listening.logs()
+        (new,) = listening.until(
+            lambda: found if (found := run.wires()) not in ([], [old]) else None,
+            "the run has a listener again",
+        )
+        assert is_alive(new)
+        assert not is_alive(old)
+        at_least = len(modality.acknowledged) + 10
+        listening.until(
+            lambda: len(modality.acknowledged) >= at_least or modality.troubles, "it serves"
+        )
+
+    assert modality.troubles == []
+
+
+@contextlib.contextmanager
+def supervised(listening: Listening) -> Iterator[Listener]:
+    """Run what `limner run` runs, with the listener alone."""
+    code = (
+        "import sys; from pathlib import Path; from node.settings import load_settings;"
+        "from node.supervise import Supervisor;"
+        "Supervisor(load_settings(Path(sys.argv[1])), ['listen'], lambda *_: None).run()"
+    )
+    log = listening.folder / "run.txt"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(listening.config)], stdout=out, stderr=out
+        )
+    run = Listener(process, log)
+    try:
+        listening.until(lambda: "event='listening'" in run.said(), "the run's listener listens")
+        yield run
+    finally:
+        process.terminate()
+        process.wait(30)
