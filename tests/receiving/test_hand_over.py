@@ -150,6 +150,47 @@ def test_what_a_predecessor_leaves_when_it_is_killed_is_looked_up(listening: Lis
         assert new.store("1.2.3.3") == 0
 
 
+def test_an_association_that_a_killed_predecessor_served_is_known_to_be_lost(
+    listening: Listening,
+) -> None:
+    first = listening.start()
+    with Caller(listening.port):  # it has sent nothing, so no segment tells of it
+        listening.until(lambda: len(listening.associations()) == 1, "it is known")
+        listening.start()
+        listening.until(lambda: "port-handed-over" in first.said(), "the port was handed over")
+        time.sleep(1.5)  # the successor has looked at everything once
+        kill(first.pid)
+        first.process.wait()
+
+        listening.until(
+            lambda: listening.associations()[0].outcome is AssociationOutcome.LOST, "it is lost"
+        )
+
+
+def test_a_port_is_free_when_the_successor_has_ended_before_its_predecessor(
+    listening: Listening,
+) -> None:
+    first = listening.start()
+    open_one = Caller(listening.port)
+    assert open_one.store("1.2.3.1") == 0
+    second = listening.start()
+    listening.until(lambda: "port-handed-over" in first.said(), "the port was handed over")
+    listening.stop(second)
+
+    with pytest.raises(ConnectionRefusedError):
+        Caller(listening.port)
+    assert open_one.store("1.2.3.2") == 0
+    listening.start()
+    with Caller(listening.port) as new:
+        assert new.store("1.2.3.3") == 0
+    assert open_one.store("1.2.3.4") == 0
+    open_one.release()
+    assert first.process.wait(20) == 0
+    wanted = {f"1.2.3.{number}" for number in range(1, 5)}
+    listening.until(lambda: listening.sop_uids() == wanted, "all are indexed")
+    assert listening.records() == 4
+
+
 def test_a_predecessor_that_finishes_still_ends_at_once_when_it_is_told_to(
     listening: Listening,
 ) -> None:

@@ -169,12 +169,13 @@ def test_what_an_old_wire_still_answers_is_indexed_by_the_listener_that_runs(
         listening.until(lambda: len(listening.instances()) == 1, "the segment is known")
         half = late.message("1.2.3.2", size=60_000)
         late.socket.sendall(half[:30_000])
-        listening_soon = listening.launch  # the next one is there before the old wire has ended
         kill(first.pid)
         first.process.wait()
-        second = listening_soon()
-        # The old wire gives its peer 5 s; meanwhile the next listener has begun in most runs.
-        time.sleep(3)
+        second = listening.launch()
+        # The old wire gives its peer 5 s; in most runs the next listener has begun by then.
+        began_s = time.monotonic()
+        while "event='listening'" not in second.said() and time.monotonic() - began_s < 4:
+            time.sleep(0.02)
         late.socket.sendall(half[30_000:])
         assert late.answer() == 0
         late.close()
