@@ -84,6 +84,8 @@ class Link:
             if not data or len(left) > _LONGEST_LINE:
                 self._release()
                 return
+            if b"\n" not in data:
+                continue  # so that a long line is not looked through at each read
             *lines, rest = left.split(b"\n")
             left = rest
             for line in lines:
