@@ -10,12 +10,16 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 from node.dicom.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+_WAITING: Final = 4
+"""More than can wait for an answer of one association: the library's own thread, and the caller."""
 
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
@@ -60,6 +64,27 @@ def bound_reads(transport: AssociationSocket, connection: socket.socket, longest
     transport.recv = recv  # type: ignore[method-assign, assignment]
 
 
+def keep_answers(association: Association) -> None:
+    """Leave answers to whoever asked.
+
+    pynetdicom's thread for requests of the peer is told to pause while we ask, but may have begun
+    another look; it then takes an answer that comes at once and drops it, and we wait for it in
+    vain (measured: one of 150 instances to an acceptor that answers within a millisecond).
+    """
+    provider = association.dimse
+    take = provider.get_msg
+
+    def get_msg(block: bool = False) -> Any:  # noqa: FBT001, FBT002  the library's signature
+        if not block:
+            _, message = provider.peek_msg()
+            if getattr(message, "MessageIDBeingRespondedTo", None) is not None:
+                return None, None
+        return take(block)
+
+    # The library has no other place for it.
+    provider.get_msg = get_msg  # type: ignore[method-assign]
+
+
 def _acknowledge_at_once(connection: socket.socket) -> None:
     """Ask the kernel not to delay the next ACK; it forgets, so this follows every read.
 
@@ -83,13 +108,19 @@ def _set_up() -> None:
 
 
 def close(transport: AssociationSocket) -> None:
-    """End a connection for good, whatever has become of it; more than once does no harm."""
+    """End a connection for good, whatever has become of it; more than once does no harm.
+
+    Whoever waits for an answer is told that none will come: the library forgets that when an abort
+    arrives between two messages, and the next one would wait for its whole time-out.
+    """
     connection = transport.socket
     if connection is None:
         return
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
+    for _ in range(_WAITING):
+        transport.assoc.dimse.msg_queue.put((None, None))
 
 
 def _ae_title_fits(value: str) -> tuple[bool, str]:
