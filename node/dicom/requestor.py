@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from node.dicom.library import application_entity, bound_reads, close, tune
+from node.dicom.library import application_entity, bound_reads, close, keep_answers, tune
 from node.errors import PassingError, passing_error
 from node.settings import Peer
 
@@ -89,6 +90,12 @@ def associated(
     entity.dimse_timeout = target.answer_s
     entity.network_timeout = target.answer_s + 10
     reached: list[bool] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def received(event: evt.Event) -> None:
+        # The library forgets a rejection that comes before it has noticed its own connection.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
 
     def connected(event: evt.Event) -> None:
         reached.append(True)
@@ -104,9 +111,16 @@ def associated(
         ae_title=target.ae_title,
         max_pdu=MAX_PDU,
         ext_neg=list(roles),
-        evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
+        evt_handlers=[
+            (evt.EVT_CONN_OPEN, connected),
+            (evt.EVT_PDU_RECV, received),
+            *handlers,
+        ],
     )
+    keep_answers(association)
     try:
+        if rejections:
+            raise _rejected(target, rejections[0])
         yield from _used(target, association, reached=bool(reached))
     finally:
         # A peer that died under a write leaves the library idle with its socket still open.
@@ -120,7 +134,7 @@ def _used(target: Target, association: Association, *, reached: bool) -> Iterato
         yield association
         return
     if not association.is_established:
-        raise _not_established(target, association, reached=reached)
+        raise _not_established(target, reached=reached)
     try:
         yield association
     except BaseException:
@@ -157,7 +171,18 @@ def _address(target: Target) -> str:
     return str(found[0][4][0])
 
 
-def _not_established(target: Target, association: Association, *, reached: bool) -> PassingError:
+def _rejected(target: Target, answer: A_ASSOCIATE_RJ) -> PassingError:
+    reason = (answer.source or 0, answer.reason_diagnostic or 0)
+    words = _REJECTIONS.get(reason, "for a reason of its own")
+    return passing_error(
+        "peer-rejected",
+        f"{target.name} rejected the association {words}.",
+        where=str(target),
+        remedy="Compare AE titles on both sides; `limner peers echo NAME` tries again.",
+    )
+
+
+def _not_established(target: Target, *, reached: bool) -> PassingError:
     if not reached:
         return passing_error(
             "peer-not-reached",
@@ -165,16 +190,6 @@ def _not_established(target: Target, association: Association, *, reached: bool)
             f"{target.connect_s:g} s.",
             where=str(target),
             remedy="Check that it runs, its host and port, and firewalls between.",
-        )
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        reason = (getattr(answer, "result_source", None), getattr(answer, "diagnostic", None))
-        words = _REJECTIONS.get((reason[0] or 0, reason[1] or 0), "for a reason of its own")
-        return passing_error(
-            "peer-rejected",
-            f"{target.name} rejected the association {words}.",
-            where=str(target),
-            remedy="Compare AE titles on both sides; `limner peers echo NAME` tries again.",
         )
     return passing_error(
         "peer-aborted",

@@ -14,7 +14,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 from receiving_node import Node
 
-from node.dicom.library import application_entity
+from node.dicom.library import application_entity, keep_answers
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 
@@ -29,7 +29,9 @@ def associate(
     entity = application_entity(calling)  # pynetdicom, without its leaks of sockets
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 15
     proposed = list(contexts) or [build_context(CT, EXPLICIT)]
-    return entity.associate("127.0.0.1", node.port, proposed, ae_title=called, **options)
+    association = entity.associate("127.0.0.1", node.port, proposed, ae_title=called, **options)
+    keep_answers(association)
+    return association
 
 
 def stored(node: Node, *datasets: Dataset, **options: object) -> list[int]:

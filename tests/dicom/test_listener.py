@@ -18,6 +18,7 @@ import peers
 import pytest
 from made_objects import CT, EXPLICIT, IMPLICIT, encoded, made_ct, saved
 from pynetdicom import build_context
+from raw_peer import RJ, VERIFICATION, Peer, request
 from receiving_node import Node, until
 from scu_client import COMMITMENT, associate, report, send_one, send_raw, stored
 
@@ -63,16 +64,17 @@ def test_an_acknowledged_instance_has_its_bytes_its_rows_and_its_sender(node: No
 def test_a_stranger_is_rejected_with_the_standards_reason_and_noted(
     node: Node, calling: str, called: str, diagnostic: int, word: str
 ) -> None:
-    association = associate(node, calling=calling, called=called)
+    with Peer(node.port) as peer:
+        peer.send(request(calling=calling.encode(), called=called.encode()))
+        answer = peer.hear()
 
-    assert association.is_rejected
-    answer = association.acceptor.primitive
-    assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, diagnostic)
+    assert answer is not None
+    assert (answer.kind, answer.body) == (RJ, bytes((0, 1, 1, diagnostic)))
     until(lambda: bool(node.refused()))
     (row,) = node.refused()
     assert word in row.reason
     assert (row.calling_ae, row.called_ae, row.address) == (calling, called, "127.0.0.1")
-    assert row.wanted == (CT,)
+    assert row.wanted == (VERIFICATION, CT)
     assert node.associations() == []
 
 
@@ -293,11 +295,12 @@ def test_more_associations_than_allowed_are_rejected_as_passing(idle_node: Node)
     idle_node.start()
     first, second = associate(idle_node), associate(idle_node)
 
-    third = associate(idle_node)
+    with Peer(idle_node.port) as third:
+        third.send(request())
+        answer = third.hear()
 
-    assert third.is_rejected
-    answer = third.acceptor.primitive
-    assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+    assert answer is not None
+    assert (answer.kind, answer.body) == (RJ, bytes((0, 2, 3, 2)))
     first.release()
     second.release()
     idle_node.ended_associations(2)
