@@ -10,10 +10,9 @@ from typing import Final
 import click
 
 from node.commands.context import config_option, json_option, print_json, printable
-from node.dicom.certificates import Findings, examine
+from node.dicom.certificates import Findings, examine, files_of
 from node.dicom.scu import Target, echo
 from node.dicom.values import ROUTING
-from node.dicom.wire.tls import TlsFiles
 from node.errors import LimnerError, setup_error
 from node.models.card import Card, find_cards
 from node.settings import Settings, bundled_config, load_settings
@@ -159,21 +158,15 @@ def _unseen_keywords(settings: Settings, cards: dict[str, Card]) -> list[str]:
 
 
 def _tls_findings(settings: Settings) -> Findings:
-    listener = settings.listener
-    if not listener.tls_port:
-        found = Findings()
-        found.faults += [
-            f"peer '{peer.name}' must call over TLS, and [listener] tls_port is 0"
-            for peer in settings.peers
-            if peer.tls and peer.may
-        ]
-        return found
-    files = TlsFiles(
-        certificate=str(listener.tls_cert_file),
-        key=str(listener.tls_key_file),
-        authorities=str(listener.tls_ca_file),
-    )
-    return examine(files, now=datetime.now(UTC))
+    files = files_of(settings.listener)
+    if files is not None:
+        return examine(files, now=datetime.now(UTC))
+    faults = [
+        f"peer '{peer.name}' must call over TLS, and [listener] tls_port is 0"
+        for peer in settings.peers
+        if peer.tls and peer.may
+    ]
+    return Findings(faults=faults)
 
 
 def _peer_faults(settings: Settings) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from node.dicom.certificates import files_of
 from node.dicom.storage_contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.dicom.wire.admission import ECHO, IAN, MPPS, REPORT_COMMITMENT, STORE
 from node.dicom.wire.link import Message
@@ -26,6 +27,7 @@ def services_of(peer: Peer) -> frozenset[str]:
 def rules_of(settings: Settings) -> dict[str, Any]:
     """Return the part of the configuration that a running wire can take up."""
     listener = settings.listener
+    files = files_of(listener)
     return {
         "reserve_mb": settings.storage.reserve_mb,
         "rules": {
@@ -45,7 +47,7 @@ def rules_of(settings: Settings) -> dict[str, Any]:
             "stall_s": listener.stall_s,
             "object_bytes": listener.object_mb * 1024 * 1024,
         },
-        "tls": _tls(settings),
+        "tls": files._asdict() if files else None,
     }
 
 
@@ -71,15 +73,4 @@ def _guest(peer: Peer) -> dict[str, Any]:
         "addresses": list(peer.addresses),
         "certificates": list(peer.certificates),
         "secure_only": peer.tls,
-    }
-
-
-def _tls(settings: Settings) -> dict[str, str] | None:
-    listener = settings.listener
-    if not listener.tls_port:
-        return None
-    return {
-        "certificate": str(listener.tls_cert_file),
-        "key": str(listener.tls_key_file),
-        "authorities": str(listener.tls_ca_file),
     }

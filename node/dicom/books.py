@@ -36,7 +36,12 @@ from node.dicom.indexing import (
     sweep_unindexed,
 )
 from node.dicom.wire.link import Message
-from storage.associations import AssociationOutcome, close_association, open_association
+from storage.associations import (
+    AssociationOutcome,
+    close_association,
+    close_lost,
+    open_association,
+)
 from storage.callers import refused
 from storage.conflicts import OnConflict
 from storage.database import Connection, Engine, writing
@@ -169,6 +174,26 @@ class Books:
         )
         self._progress.update({name: _Progress(at) for name, at in found.indexed.items()})
         return found
+
+    def close_lost(self, reason: str, tokens: Collection[str] | None = None) -> None:
+        """Close the rows of associations that ended without a word.
+
+        To be called before `start`, or within work: of what was told by then all has its rows.
+
+        Args:
+            reason: Sentence for a person.
+            tokens: Theirs; None for all but those that our wires serve.
+
+        Raises:
+            StorageError: The database is away.
+        """
+        living = () if tokens is not None else tuple(self._tokens)
+        with writing(self._engine) as db:
+            count = close_lost(db, reason, tokens, living=living)
+        for token in tokens or ():
+            self._tokens.pop(token, None)
+        if count:
+            log.info("associations-lost", count=count)
 
     def sweep(self) -> None:
         """Remove large instances that nobody was answered for, when every record has its rows.

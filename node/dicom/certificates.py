@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from node.dicom.wire.tls import TlsError, TlsFiles, server_context
+from node.settings import ListenerSettings
 
 WARN_BEFORE: Final = timedelta(days=30)
 """A hospital's authority may take weeks to sign a new one."""
@@ -57,6 +58,17 @@ class Findings:
     certificates: list[tuple[str, Certificate]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def files_of(listener: ListenerSettings) -> TlsFiles | None:
+    """Return the files that a listener is configured with; None where it serves no TLS."""
+    if not listener.tls_port:
+        return None
+    return TlsFiles(
+        certificate=str(listener.tls_cert_file),
+        key=str(listener.tls_key_file),
+        authorities=str(listener.tls_ca_file),
+    )
 
 
 def examine(files: TlsFiles, *, now: datetime) -> Findings:

@@ -21,12 +21,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from node.dicom.admitting import first_message, rules_of
 from node.dicom.books import Books
+from node.dicom.certificates import examine, files_of
 from node.dicom.handover import Address, Offer, Predecessor, find_predecessor
 from node.dicom.messages import Request, act
 from node.dicom.statuses import PROCESSING_FAILURE
@@ -35,9 +37,8 @@ from node.dicom.wire.link import Message
 from node.dicom.wires import Wire, Wires
 from node.errors import LimnerError, setup_error
 from node.settings import Settings, load_settings
-from storage.associations import close_lost
 from storage.conflicts import OnConflict
-from storage.database import Engine, writing
+from storage.database import Engine
 from storage.errors import StorageError
 from storage.objects import ObjectStore
 from storage.segments import count_prepared, free_bytes, prepare_segment, sweep_prepared
@@ -54,6 +55,9 @@ _DIED: Final = "The listener's process died; what was answered before is kept."
 
 SETTLE_EVERY_S: Final = 3600.0
 """How often what is on disk is compared with the rows; nearly always nothing is found."""
+
+TELL_EVERY_S: Final = 86_400.0
+"""How often the log says what is wrong with certificates, or soon will be."""
 
 log = structlog.get_logger("dicom")
 
@@ -114,7 +118,7 @@ class _Keeper:
         self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
         self._resume: list[tuple[str, int]] = []
         self._resumed: set[str] = set()
-        self._lost: set[str] = set()
+        self._lost: frozenset[str] = frozenset()
         self._all_lost = False
         settings.node.data.mkdir(parents=True, exist_ok=True)
         self._predecessor = find_predecessor(settings.node.data)
@@ -158,7 +162,11 @@ class _Keeper:
     def watch(self) -> None:
         """Take up changes of the configuration until the end."""
         settled_s = time.monotonic()
+        told_s = 0.0
         while not self._stop.wait(LOOK_EVERY_S):
+            if not told_s or time.monotonic() - told_s > TELL_EVERY_S:
+                told_s = time.monotonic()
+                self._tell_of_certificates()
             if time.monotonic() - settled_s > SETTLE_EVERY_S:
                 settled_s = time.monotonic()
                 self._books.owe(self._settle)
@@ -204,8 +212,12 @@ class _Keeper:
         if self._predecessor is not None:
             self._predecessor.wait_gone()
             log.info("predecessor-ended", pid=self._predecessor.pid)
+        self._books.owe(self._lose_all)
+
+    def _lose_all(self) -> bool:
         self._all_lost = True
         self._books.owe(self._settle)
+        return True
 
     def _finish(self) -> None:
         """Leave new connections to the successor, and end with the last open association."""
@@ -245,18 +257,12 @@ class _Keeper:
 
     def _close_lost(self) -> None:
         """Close the rows of associations whose process ended without a word."""
-        everybody, some = self._all_lost, frozenset(self._lost)
-        if not everybody and not some:
-            return
-        with writing(self._engine) as db:
-            if everybody:
-                count = close_lost(db, _ENDED, living=self._wires.tokens())
-            else:
-                count = close_lost(db, _DIED, some)
-        self._all_lost = False
-        self._lost -= some
-        if count:
-            log.info("associations-lost", count=count)
+        if self._lost:
+            self._books.close_lost(_DIED, self._lost)
+            self._lost = frozenset()
+        if self._all_lost:
+            self._books.close_lost(_ENDED)
+            self._all_lost = False
 
     def _first_message(self, _number: int) -> Message:
         resume = self._resume.pop() if self._resume else ("", 0)
@@ -319,9 +325,21 @@ class _Keeper:
     def _died(self, wire: Wire, ending: str) -> None:
         """Have what a wire left indexed; the next one goes on at once, in another segment."""
         log.error("wire-died", pid=wire.process.pid, ending=ending)
+        # Only once the books have written down all that it told.
+        self._books.owe(lambda: self._lose(wire))
+
+    def _lose(self, wire: Wire) -> bool:
         self._lost |= wire.tokens
         self._resumed -= wire.segments
         self._books.owe(self._settle)
+        return True
+
+    def _tell_of_certificates(self) -> None:
+        files = files_of(self._settings.listener)
+        if files is not None:
+            found = examine(files, now=datetime.now(UTC))
+            for what in (*found.faults, *found.warnings):
+                log.warning("certificate", what=what)
 
     def _reload(self) -> None:
         """Take up changed peers and limits; a faulty file changes nothing."""

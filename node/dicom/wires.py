@@ -110,11 +110,6 @@ class Wires:
         with self._lock:
             return frozenset[str]().union(*(wire.segments for wire in self._wires.values()))
 
-    def tokens(self) -> frozenset[str]:
-        """Return the tokens of associations that living wires serve."""
-        with self._lock:
-            return frozenset[str]().union(*(wire.tokens for wire in self._wires.values()))
-
     def tell(self, message: Message) -> None:
         """Tell every wire."""
         with self._lock:

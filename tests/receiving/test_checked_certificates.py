@@ -181,6 +181,19 @@ def test_an_expired_authority_is_a_warning_beside_a_good_one_and_a_fault_alone(
     assert "'Short Authority' expires on" in soon.warnings[0]
 
 
+def test_a_listener_says_in_its_log_what_check_says(tmp_path: Path, ours: Authority) -> None:
+    signed = ours.sign("node", until=days(29))
+    lines = f"""
+tls_port = {free_port()}
+tls_cert_file = "{signed.certificate}"
+tls_key_file = "{signed.key}"
+tls_ca_file = "{ours.certificate}"
+"""
+    with made_listening(tmp_path / "node", listener=lines) as listening:
+        listener = listening.start()
+        listening.until(lambda: "'node' expires on" in listener.said(), "it is in the log")
+
+
 def test_a_peer_that_must_use_tls_on_a_node_without_it_is_a_fault(tmp_path: Path) -> None:
     peers = '[[peers]]\nname = "ct"\nae_title = "CT"\nmay = ["store"]\ntls = true\n'
     with made_listening(tmp_path / "node", peers=peers) as listening:
