@@ -139,7 +139,10 @@ def _send(
         return SendOutcome(file.sop_uid, None, what, SendKind.NO_CONTEXT)
     if not association.is_established:
         return _not_sent(target, file)
-    answer = _store(association, file, syntaxes[0])
+    try:
+        answer = _store(association, file, syntaxes[0])
+    except RuntimeError:  # the library's word for an association that ended a moment ago
+        return _not_sent(target, file)
     if "Status" not in answer:
         what = (
             f"{target.name} gave no answer: the connection broke or {target.answer_s:g} s passed. "
