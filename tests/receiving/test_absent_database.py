@@ -21,6 +21,8 @@ from .calling import Caller
 from .listening import Listening, kill, locked, made_listening
 from .test_notices import COMMITMENT, COMMITMENT_INSTANCE, STEP, call, report, step
 
+pytestmark = pytest.mark.flow
+
 
 @pytest.fixture
 def on_sqlite(tmp_path: Path) -> Iterator[Listening]:

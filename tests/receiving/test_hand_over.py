@@ -22,6 +22,8 @@ from storage.associations import AssociationOutcome
 from .calling import Caller, Turned
 from .listening import Listener, Listening, free_port, is_alive, kill, made_listening
 
+pytestmark = pytest.mark.flow
+
 
 @pytest.fixture
 def listening(tmp_path: Path) -> Iterator[Listening]:

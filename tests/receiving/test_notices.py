@@ -21,6 +21,8 @@ from storage.notices import NoticeKind, NoticeRow
 from .calling import CT
 from .listening import Listening, made_listening
 
+pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("notices")]
+
 VERIFICATION = "1.2.840.10008.1.1"
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = COMMITMENT + ".1"

@@ -23,6 +23,8 @@ from .authority import Authority, Signed, client
 from .calling import CT, EXPLICIT, Caller, Turned, image
 from .listening import Listening, free_port, made_listening
 
+pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("tls")]
+
 PEERS = """
 [[peers]]
 name = "secure"
