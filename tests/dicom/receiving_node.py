@@ -179,9 +179,14 @@ class Node:
         )
 
 
-def until(holds: Callable[[], bool], within_s: float = 20) -> None:
-    """Wait for what another thread or process is about to do."""
+def until(
+    holds: Callable[[], bool],
+    within_s: float = 20,
+    *,
+    what: Callable[[], str] = lambda: "it did not happen",
+) -> None:
+    """Wait for what another thread or process is about to do; `what` is said if it never is."""
     until = time.monotonic() + within_s
     while not holds():
-        assert time.monotonic() < until, "it did not happen"
+        assert time.monotonic() < until, what()
         time.sleep(0.02)

@@ -132,7 +132,10 @@ MESSAGE = store_message("1.2.3.4.9", dataset("1.2.3.4.9", pixels=14_000))
 def test_a_pdu_that_comes_a_byte_at_a_time_is_cut_at_its_deadline(
     attacked: Attacked, before: bytes, slowly: bytes
 ) -> None:
-    with attacked.unharmed(growth_mb=12), attached(lambda: associated(attacked.port), 20) as slow:
+    with (
+        attacked.unharmed(growth_mb=12, associations=20),
+        attached(lambda: associated(attacked.port), 20) as slow,
+    ):
         for peer in slow:
             peer.send(before + slowly[:1])
         honest(attacked.port)
@@ -154,7 +157,10 @@ def test_a_pdu_that_comes_a_byte_at_a_time_is_cut_at_its_deadline(
 def test_associations_that_fall_silent_hold_back_nobody_and_are_aborted(
     attacked: Attacked, said: bytes
 ) -> None:
-    with attacked.unharmed(growth_mb=12), attached(lambda: associated(attacked.port), 40) as silent:
+    with (
+        attacked.unharmed(growth_mb=12, associations=40),
+        attached(lambda: associated(attacked.port), 40) as silent,
+    ):
         for peer in silent:
             peer.send(said)
         honest(attacked.port)
@@ -204,7 +210,10 @@ def is_cut(peer: Peer) -> bool:
 def test_a_peer_that_never_closes_is_closed_soon_after_our_last_word(
     attacked: Attacked, said: bytes, answer: int
 ) -> None:
-    with attacked.unharmed(growth_mb=12), attached(lambda: Peer(attacked.port), 40) as peers:
+    with (
+        attacked.unharmed(growth_mb=12, associations=40),
+        attached(lambda: Peer(attacked.port), 40) as peers,
+    ):
         for peer in peers:
             peer.send(said)
         honest(attacked.port)
