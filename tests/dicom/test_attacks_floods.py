@@ -31,6 +31,8 @@ from receiving_node import until
 
 from node.dicom.wire.acceptor import MOST_WAITING
 
+pytestmark = pytest.mark.flow
+
 NEIGHBOUR = "127.0.0.2"
 TOO_MANY = b"\0\2\3\2"
 

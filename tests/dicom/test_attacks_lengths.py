@@ -49,6 +49,8 @@ from raw_peer import (
 )
 from receiving_node import until
 
+pytestmark = pytest.mark.flow
+
 MAX_PDU = 131_072
 """What the node announces, as configured."""
 

@@ -41,6 +41,8 @@ from node.dicom.scp import start_scp
 from node.dicom.wire.admission import ECHO, STORE, Admission
 from node.dicom.wire.connection import Limits
 
+pytestmark = pytest.mark.flow
+
 MANY = 60
 """More than the 50 associations of an untouched configuration."""
 

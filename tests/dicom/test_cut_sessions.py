@@ -23,6 +23,8 @@ from receiving_node import until
 
 from node.dicom.values import SOP_UID, unpack
 
+pytestmark = pytest.mark.flow
+
 STEP = 13
 LARGE = 1_300_000
 """Bytes of pixels that do not fit the receive buffer, so that a file of its own is begun."""

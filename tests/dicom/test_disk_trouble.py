@@ -39,6 +39,8 @@ from receiving_node import until
 from node.dicom.indexing import LARGEST_COMPARED
 from tests.durability.recording import CANNOT_RECORD
 
+pytestmark = pytest.mark.flow
+
 OUT_OF_RESOURCES = 0xA700
 MAX_BLOCK = 1 << 16
 SPARE_MB = 100

@@ -38,6 +38,8 @@ from raw_peer import (
 
 from node.dicom.wire.states import TABLE, Action, State, event_of_pdu
 
+pytestmark = pytest.mark.flow
+
 PDUS = {
     RQ: request(),
     AC: pdu(AC, request()[6:]),
