@@ -33,6 +33,7 @@ class AssociationRow:
         refused: Answered with a failure; known at the end.
         bytes: Received in data sets; of one that has not ended, what its stored objects take.
         token: What the wire calls it.
+        node: Whose listener serves it.
         software: The peer's implementation version.
         secure: Whether TLS was used.
         contexts: One object for each presentation context: id, class, syntax, result.
@@ -49,6 +50,7 @@ class AssociationRow:
     refused: int
     bytes: int
     token: str | None
+    node: str
     software: str
     secure: bool
     contexts: tuple[dict[str, Any], ...]
@@ -67,6 +69,7 @@ def open_association(
     address: str,
     peer: str = "",
     token: str | None = None,
+    node: str = "",
     software: str = "",
     secure: bool = False,
     contexts: Sequence[Mapping[str, Any]] = (),
@@ -83,6 +86,7 @@ def open_association(
             called_ae=called_ae,
             address=address,
             token=token,
+            node=node,
             software=software,
             secure=secure,
             contexts=[dict(context) for context in contexts],
@@ -146,6 +150,7 @@ def close_lost(
     reason: str,
     tokens: Collection[str] | None = None,
     *,
+    node: str = "",
     living: Collection[str] = (),
 ) -> int:
     """Record that associations ended with the process that served them; return how many.
@@ -155,7 +160,8 @@ def close_lost(
     Args:
         db: A writing transaction.
         reason: Sentence for a person.
-        tokens: Of the associations; None for all that are open.
+        tokens: Of the associations; None for all of `node` that are open.
+        node: Whose listener served them. Those of whom it is not known count as its own.
         living: Of associations that go on, whatever `tokens` says.
     """
     brought = select(func.count()).where(Instance.association_id == Association.id)
@@ -173,7 +179,9 @@ def close_lost(
             reason=reason,
         )
     )
-    if tokens is not None:
+    if tokens is None:
+        statement = statement.where(Association.node.in_((node, "")))
+    else:
         statement = statement.where(Association.token.in_(tokens))
     if living:
         is_dead = or_(Association.token.is_(None), Association.token.not_in(living))

@@ -401,7 +401,8 @@ def scan_segment(root: Path, segment: str, start: int = 0) -> Iterator[Record]:
     """Yield the whole records of a segment from offset `start` on, in their order.
 
     The file is synced first: what is found may have been written by a process that was killed
-    before its own sync. Torn records, and whatever was never answered for, are stepped over.
+    before its own sync. Then it is read from the disk and not from memory, which after a sync that
+    failed holds what the disk does not. Torn records are stepped over.
 
     Raises:
         StorageFailed: The segment cannot be read.
@@ -410,6 +411,7 @@ def scan_segment(root: Path, segment: str, start: int = 0) -> Iterator[Record]:
     try:
         with path.open("r+b", buffering=0) as file:
             os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             size = os.fstat(file.fileno()).st_size
             if size < BLOCK:
                 return

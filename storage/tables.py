@@ -237,6 +237,8 @@ class Association(Base):
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     # What the wire calls it, in the records of its segment too.
     token: Mapped[str | None] = mapped_column(String(32))
+    # The node whose listener serves it: several nodes may share a database.
+    node: Mapped[str] = mapped_column(Text, default="", server_default="")
     peer: Mapped[str] = mapped_column(Text, default="")
     calling_ae: Mapped[str] = mapped_column(Text, default="")
     called_ae: Mapped[str] = mapped_column(Text, default="")

@@ -142,6 +142,7 @@ def _tell_association(node: OpenNode, row: AssociationRow, at_ms: int) -> None:
         f"Association {row.id}: {row.calling_ae} at {row.address} called {row.called_ae} ({how})",
         f"peer:      {row.peer or 'none that is configured'}",
         f"software:  {row.software or 'it did not say'}",
+        f"served by: {row.node or 'a node that did not say its name'}",
         f"began:     {node.time(row.started_ms)}",
         f"ended:     {node.time(row.ended_ms)} ({row.outcome}, {_seconds(row, at_ms):.1f} s)",
         f"received:  {row.instances} instances, {row.bytes / 1e6:.1f} MB; refused: {row.refused}",

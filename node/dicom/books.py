@@ -6,7 +6,8 @@ again; the wires go on, because what they answered for is on disk. Digests are c
 nothing else is to do.
 
 What a wire tells of landed records are hints that save a search: the records lie on disk. So when
-the database is away for long, hints beyond a number are dropped and the records are found there.
+the database is away for long, hints beyond a number are dropped and the records are found there,
+and of whoever calls then no row is made.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Books:
         Args:
             engine: The node's database.
             store: The node's objects.
-            owner: The name of the node, to which its segments belong.
+            owner: The name of the node, to which its segments and associations belong.
             on_conflict: Which bytes count when others come under a known UID.
         """
         self._engine = engine
@@ -118,6 +119,7 @@ class Books:
         self._owed_at_s = 0.0
         self._lock = threading.Lock()
         self._untold: dict[str, int] = {}  # segment -> end of the last record to be looked up
+        self._left_out: set[str] = set()  # tokens of open associations that get no row
         self._tokens: dict[str, int] = {}
         self._progress: dict[str, _Progress] = {}
         self._find = association_finder(self._tokens)
@@ -133,12 +135,8 @@ class Books:
 
     def tell(self, message: Message) -> None:
         """Take one message of a wire."""
-        kind = message["kind"]
-        if kind in ("landed", "rejected") and self._queue.qsize() >= MOST_WAITING:
-            if kind == "landed":
-                self._leave_on_disk(message)
-            return
-        self._queue.put(message)
+        if self._queue.qsize() < MOST_WAITING or not self._is_left_out(message):
+            self._queue.put(message)
 
     def owe(self, work: Work) -> None:
         """Have `work` done after all that was told, and each second again until it is done.
@@ -182,14 +180,14 @@ class Books:
 
         Args:
             reason: Sentence for a person.
-            tokens: Theirs; None for all but those that our wires serve.
+            tokens: Theirs; None for all of this node but those that our wires serve.
 
         Raises:
             StorageError: The database is away.
         """
         living = () if tokens is not None else tuple(self._tokens)
         with writing(self._engine) as db:
-            count = close_lost(db, reason, tokens, living=living)
+            count = close_lost(db, reason, tokens, node=self._owner, living=living)
         for token in tokens or ():
             self._tokens.pop(token, None)
         if count:
@@ -273,6 +271,24 @@ class Books:
             for work in tuple(self._owed):
                 self._do(work)
             self._owed_at_s = time.monotonic() + _OWED_EVERY_S
+
+    def _is_left_out(self, message: Message) -> bool:
+        """Return whether a message need not wait for a database that is away for long.
+
+        Records are found on disk. Of those who called meanwhile it is not known when and how.
+        """
+        kind = message["kind"]
+        if kind == "landed":
+            self._leave_on_disk(message)
+        elif kind == "opened":
+            if not self._left_out:
+                log.warning("callers-left-out", what="The database is away for long.")
+            self._left_out.add(message["token"])
+        elif kind == "ended":
+            if message["token"] not in self._left_out:
+                return False
+            self._left_out.remove(message["token"])
+        return bool(kind != "finished")
 
     def _leave_on_disk(self, landed: Message) -> None:
         """Remember that records of a segment have to be looked up."""
@@ -395,6 +411,7 @@ class Books:
             address=message["address"],
             peer=message["peer"],
             token=message["token"],
+            node=self._owner,
             software=message["software"],
             secure=message["secure"],
             contexts=message["contexts"],

@@ -21,6 +21,7 @@ import xxhash
 from node.dicom.compare import find_difference
 from node.dicom.filemeta import read_file_meta
 from node.dicom.header import HeaderError, Routing, facts_of, routing_of
+from node.dicom.identity import read_identity
 from node.dicom.values import read_values, unpack
 from node.dicom.walk import CUT_SHORT
 from storage.associations import association_of as find_association
@@ -327,7 +328,8 @@ def free_places(store: ObjectStore, places: Sequence[Place]) -> None:
 def sweep_unindexed(engine: Engine, store: ObjectStore, owner: str) -> int:
     """Remove large instances of which no record was written: nobody was answered for them.
 
-    Only right when everything that the owner's journal holds has its rows.
+    Only right when everything that the owner's journal holds has its rows. What cannot be read is
+    kept: it may have a record that could not be indexed for the same reason.
 
     Returns:
         How many were removed.
@@ -337,9 +339,24 @@ def sweep_unindexed(engine: Engine, store: ObjectStore, owner: str) -> int:
         return 0
     with reading(engine) as db:
         used = objects_in_use(db)
-    left = [Place(name, 0, 0) for name in old if name not in used]
+    left = [Place(name, 0, 0) for name in old if name not in used and _is_readable(store, name)]
     free_places(store, left)
     return len(left)
+
+
+def _is_readable(store: ObjectStore, name: str) -> bool:
+    """Return whether it can be read whose an instance with an object of its own is."""
+    path = store.path(Place(name, 0, 0))
+    try:
+        with path.open("rb") as file:
+            data = memoryview(file.read(_READ_BYTES))
+            whole = not file.read(1)
+        meta, start = read_file_meta(data)
+        read_identity(data[start:], meta.transfer_syntax, whole=whole)
+    except (OSError, HeaderError) as error:
+        log.warning("object-not-swept", where=str(path), what=str(error))
+        return False
+    return True
 
 
 def digest_some(engine: Engine, store: ObjectStore) -> int:

@@ -275,6 +275,28 @@ def test_left_over_parts_are_swept_when_the_listener_starts(idle_node: Node) -> 
     assert not part.exists()
 
 
+def test_what_nobody_was_answered_for_is_swept_and_what_cannot_be_read_is_kept(
+    idle_node: Node,
+) -> None:
+    idle_node.start()
+    assert stored(idle_node, made_ct(1, size=1024)) == [0]
+    assert len(idle_node.instances()) == 1
+    idle_node.stop()
+    (known,) = idle_node.files()
+    unanswered = known.with_name("test-1.obj")
+    unanswered.write_bytes(known.read_bytes())
+    unreadable = known.with_name("test-2.obj")
+    unreadable.write_bytes(b"\xff" * 1024)
+    for path in (known, unanswered, unreadable):
+        os.utime(path, (0, 0))
+
+    idle_node.start()
+
+    until(lambda: not unanswered.exists())
+    assert known.exists()
+    assert unreadable.exists()
+
+
 def test_a_disk_that_fails_is_answered_as_passing_and_leaves_no_row(node: Node) -> None:
     folder = node.store.folder
     folder.rename(folder.with_name("gone"))

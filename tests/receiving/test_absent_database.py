@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -195,9 +195,11 @@ def test_a_database_of_another_version_is_refused(on_sqlite: Listening) -> None:
     assert "schema-outdated" in listener.said()
 
 
-def test_what_the_books_cannot_remember_is_found_on_disk(
-    on_sqlite: Listening, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def forgetful(
+    on_sqlite: Listening, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], None]]:
+    """A listener in this process whose books remember next to nothing while they cannot write."""
     monkeypatch.setattr(books, "MOST_WAITING", 5)
     stop, ready = threading.Event(), threading.Event()
     store = ObjectStore(on_sqlite.settings.storage.objects)
@@ -207,21 +209,55 @@ def test_what_the_books_cannot_remember_is_found_on_disk(
         kwargs={"stop": stop, "on_ready": lambda _port: ready.set()},
     )
     keeper.start()
-    try:
-        assert ready.wait(30)
-        with Caller(on_sqlite.port) as caller:
-            assert caller.store("1.2.3.0") == 0
-            on_sqlite.until(lambda: len(on_sqlite.instances()) == 1, "the first one is indexed")
-            with locked(database(on_sqlite)):
-                # Small pauses, so that the wire tells of them one by one.
-                for number in range(1, 40):
-                    assert caller.store(f"1.2.3.{number}", size=20_000) == 0
-                    time.sleep(0.01)
-            on_sqlite.until(lambda: len(on_sqlite.instances()) == 40, "all are indexed")
-            assert caller.store("1.2.3.40") == 0
-            on_sqlite.until(lambda: len(on_sqlite.instances()) == 41, "it goes on as before")
-    finally:
+
+    def end() -> None:
         stop.set()
         keeper.join(30)
+
+    try:
+        assert ready.wait(30)
+        yield end
+    finally:
+        end()
     assert not keeper.is_alive()
+
+
+def test_what_the_books_cannot_remember_is_found_on_disk(
+    on_sqlite: Listening, forgetful: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Caller(on_sqlite.port) as caller:
+        assert caller.store("1.2.3.0") == 0
+        on_sqlite.until(lambda: len(on_sqlite.instances()) == 1, "the first one is indexed")
+        with locked(database(on_sqlite)):
+            # Small pauses, so that the wire tells of them one by one.
+            for number in range(1, 40):
+                assert caller.store(f"1.2.3.{number}", size=20_000) == 0
+                time.sleep(0.01)
+        on_sqlite.until(lambda: len(on_sqlite.instances()) == 40, "all are indexed")
+        assert caller.store("1.2.3.40") == 0
+        on_sqlite.until(lambda: len(on_sqlite.instances()) == 41, "it goes on as before")
+    forgetful()
     assert "rows-left-on-disk" in capsys.readouterr().out
+
+
+def test_callers_whom_the_books_cannot_remember_cost_no_memory_and_lose_no_instance(
+    on_sqlite: Listening, forgetful: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(database(on_sqlite)):
+        for number in range(30):
+            with Caller(on_sqlite.port) as caller:
+                assert caller.store(f"1.2.3.{number}") == 0
+                caller.release()
+    on_sqlite.until(lambda: len(on_sqlite.instances()) == 30, "all are indexed")
+    with Caller(on_sqlite.port) as caller:
+        assert caller.store("1.2.3.30") == 0
+        caller.release()
+
+    def ended() -> bool:
+        rows = on_sqlite.associations()
+        return bool(rows) and all(row.outcome is AssociationOutcome.RELEASED for row in rows)
+
+    on_sqlite.until(ended, "every association with a row has its end there")
+    assert 1 <= len(on_sqlite.associations()) < 31
+    forgetful()
+    assert "callers-left-out" in capsys.readouterr().out

@@ -72,6 +72,18 @@ def test_a_token_means_one_association_however_often_the_wire_says_it(engine: En
         assert len({first, opened(None), opened(None)}) == 3
 
 
+def test_what_a_node_lost_is_closed_and_what_another_one_serves_goes_on(engine: Engine) -> None:
+    with writing(engine) as db:
+        for node, token in (("left", "1"), ("left", "2"), ("right", "3"), ("", "4")):
+            associations.open_association(
+                db, calling_ae="S", called_ae="L", address="10.0.0.1", node=node, token=token
+            )
+        assert associations.close_lost(db, "It died.", node="left", living=["2"]) == 2
+    with reading(engine) as db:
+        still_open = associations.list_associations(db, only_open=True)
+    assert [(row.node, row.token) for row in still_open] == [("right", "3"), ("left", "2")]
+
+
 def refuse(engine: Engine, calling_ae: str, **changes: object) -> None:
     said = {"called_ae": "LIMNER", "address": "10.0.0.1", "reason": "Nobody has that title."}
     with writing(engine) as db:

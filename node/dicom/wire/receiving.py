@@ -388,7 +388,12 @@ class _Reception:
             memoryview(mapped) as whole,
             whole[len(self._meta) :] as dataset,
         ):
-            return read_identity(dataset, self._context.transfer_syntax)
+            try:
+                return read_identity(dataset, self._context.transfer_syntax)
+            except HeaderError as error:
+                # The error itself would keep views of the file, which could then not be closed.
+                fault = error.fault
+        raise HeaderError(fault)
 
     def _fail(self, error: StorageError) -> None:
         log.warning("instance not kept: %s", error)
