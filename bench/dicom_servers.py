@@ -23,6 +23,9 @@ from bench.receivers import RECEIVERS, NotStartedError, Receiver, Surroundings, 
 
 STARTS_WITHIN_S: Final = 60.0
 STOPS_WITHIN_S: Final = 15.0
+SETTLES_WITHIN_S: Final = 60.0
+SETTLED_AFTER_S: Final = 2.5
+"""Our listener looks each second, and fills a segment in less."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,19 @@ class Server:
         finally:
             database.close()
         return int(row[0]), int(row[1])
+
+    def settle(self) -> None:
+        """Wait until ours has its segments ready again, which is nobody else's disk time."""
+        if not self.receiver.rows:
+            return
+        segments = self.folder / "data" / "objects" / "segments"
+        until = time.monotonic() + SETTLES_WITHIN_S
+        ready = -1
+        while time.monotonic() < until:
+            before, ready = ready, sum(1 for _ in segments.glob("*.ready"))
+            if before == ready and not any(segments.glob("*.new")):
+                return
+            time.sleep(SETTLED_AFTER_S)
 
     def stop(self) -> None:
         """End it as a service manager would; kill what is left of its tree after that."""

@@ -3,7 +3,8 @@
 It keeps nothing apart, names nothing and looks at nothing but where a message ends: what arrives
 is written as it came, PDU headers and all, and read by nobody. It takes only what
 `bench.dicom_client` sends: one fragment a PDU. One thread per association; the files are written
-with zeros and synced before it listens, and used round and round. Standard library only.
+with zeros and synced before it listens, and used round and round; or, to keep what arrives, they
+begin empty and grow. Standard library only.
 
 `python -m bench.dicom_sink 11113 FOLDER` prints `listening` when it does.
 """
@@ -33,7 +34,7 @@ class _Over(Exception):  # noqa: N818  not an error: the peer is gone
 
 @dataclass(slots=True)
 class Journal:
-    """A preallocated file that is written round and round."""
+    """A file that is written round and round, or grows if its length is 0."""
 
     path: Path
     bytes: int
@@ -52,7 +53,8 @@ class Journal:
     def append(self, data: memoryview) -> None:
         """Write some bytes behind those of whoever came last."""
         with self._lock:
-            at = self._next if self._next + len(data) <= self.bytes else 0
+            goes_on = not self.bytes or self._next + len(data) <= self.bytes
+            at = self._next if goes_on else 0
             self._next = -(-(at + len(data)) // _ALIGNMENT) * _ALIGNMENT
         os.pwrite(self._file, data, at)
 
@@ -170,7 +172,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--unsynced", action="store_true")
     parser.add_argument("--files", type=int, default=1, help="associations share so many files")
-    parser.add_argument("--mb", type=int, default=256, help="length of all files together")
+    parser.add_argument("--mb", type=int, default=256, help="all files together; 0: they grow")
     parser.add_argument("--tls-certificate", type=Path)
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--tls-authority", type=Path)

@@ -2,12 +2,15 @@
 
     .venv/bin/python -m bench.landing --folder DISK_FOLDER
 
-Writes the same bytes in five ways, from 1, 4 and 8 threads, each way durable before it counts:
+Writes the same bytes in several ways, from 1, 4 and 8 threads, each way durable before it counts:
 
 - file, rename: write, fdatasync, rename, fsync of the folder, for each instance
 - file, no rename: the same under its final name
 - journal, allocated: one preallocated file, one fdatasync for all that wait together
-- journal, zeroed: the same into blocks that were written once before
+- journal, zeroed: the same into blocks that were written once before and lie in the page cache
+- journal, zeroed past the cache: the same into blocks that were written once with O_DIRECT
+- journal, direct: the same, copied to an aligned buffer and written with O_DIRECT
+- journal, direct, each its own: the same with O_DSYNC, nobody waits for another
 - journal, recycled: the same into blocks that held other instances
 
 Rounds are interleaved; the folder must lie on the disk in question, not on tmpfs.
@@ -16,6 +19,7 @@ Rounds are interleaved; the folder must lie on the disk in question, not on tmpf
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import shutil
 import statistics
@@ -38,15 +42,22 @@ Put = Callable[[int, int], None]
 class Journal:
     """One preallocated file, synced for all that wait together."""
 
-    def __init__(self, path: Path, instances: int, *, zeroed: bool) -> None:
+    def __init__(
+        self, path: Path, instances: int, *, zeroed: bool, cached: bool = True, direct: int = 0
+    ) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         size = SPAN * instances
         os.posix_fallocate(self._descriptor, 0, size)
         if zeroed:
-            zeros = bytes(1 << 20)
+            filling = self._descriptor if cached else os.open(path, os.O_WRONLY | os.O_DIRECT)
+            zeros = mmap.mmap(-1, 1 << 20)
             for offset in range(0, size, len(zeros)):
-                os.pwrite(self._descriptor, zeros[: size - offset], offset)
+                os.pwrite(filling, memoryview(zeros)[: size - offset], offset)
         os.fsync(self._descriptor)
+        if direct:
+            self._descriptor = os.open(path, os.O_RDWR | direct)
+        self._alone = bool(direct & os.O_DSYNC)
+        self._buffers = threading.local() if direct else None
         self._changed = threading.Condition()
         self._written = self._synced = self._end = 0
         self._syncing = False
@@ -59,7 +70,15 @@ class Journal:
         """Append; durable when it returns."""
         with self._changed:
             offset, self._end = self._end, self._end + SPAN
-        os.pwrite(self._descriptor, body, offset)
+        if self._buffers is None:
+            os.pwrite(self._descriptor, body, offset)
+        else:
+            if not hasattr(self._buffers, "aligned"):
+                self._buffers.aligned = memoryview(mmap.mmap(-1, SPAN))
+            self._buffers.aligned[: len(body)] = body
+            os.pwrite(self._descriptor, self._buffers.aligned, offset)
+        if self._alone:
+            return
         with self._changed:
             self._written += 1
             mine = self._written
@@ -120,8 +139,11 @@ def ways(
 
         return put, lambda: None
 
-    def journal(*, zeroed: bool, recycled: bool = False) -> tuple[Put, Callable[[], None]]:
-        made = Journal(folder / f"{time.time_ns()}.seg", count + 8, zeroed=zeroed)
+    def journal(
+        *, zeroed: bool = True, recycled: bool = False, cached: bool = True, direct: int = 0
+    ) -> tuple[Put, Callable[[], None]]:
+        path = folder / f"{time.time_ns()}.seg"
+        made = Journal(path, count + 8, zeroed=zeroed, cached=cached, direct=direct)
         if recycled:
             for _ in range(count):
                 made.put(body)
@@ -132,8 +154,13 @@ def ways(
         "file, rename": lambda: file(rename=True),
         "file, no rename": lambda: file(rename=False),
         "journal, allocated": lambda: journal(zeroed=False),
-        "journal, zeroed": lambda: journal(zeroed=True),
-        "journal, recycled": lambda: journal(zeroed=True, recycled=True),
+        "journal, zeroed": journal,
+        "journal, zeroed past the cache": lambda: journal(cached=False),
+        "journal, direct": lambda: journal(cached=False, direct=os.O_DIRECT),
+        "journal, direct, each its own": lambda: journal(
+            cached=False, direct=os.O_DIRECT | os.O_DSYNC
+        ),
+        "journal, recycled": lambda: journal(recycled=True),
     }
 
 

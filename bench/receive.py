@@ -43,7 +43,7 @@ _SERVERS: Final = {
         "us", "storescp", "storescp-best", "orthanc", "orthanc-tuned", "pynetdicom",
         "pynetdicom-tuned",
     ),
-    Sync.DURABLE: ("us", "sink", "sink-files", "orthanc-tuned"),
+    Sync.DURABLE: ("us", "sink", "sink-files", "sink-growing", "orthanc-tuned"),
 }  # fmt: skip
 _TLS_SERVERS: Final = {
     Sync.NONE: ("us", "storescp-best", "orthanc-tuned", "pynetdicom-tuned"),
@@ -102,6 +102,7 @@ def _rounds(
     for server in servers:
         few = 1 if kind is Kind.US else _WARM_UP_INSTANCES
         measure(server, Load(kind=kind, associations=1, instances=few))
+        server.settle()
     began = time.monotonic()
     for number in range(wanted.rounds):
         for associations in wanted.associations:
@@ -114,6 +115,7 @@ def _rounds(
                     max_pdu_bytes=wanted.pdu,
                 )
                 yield Cell(sync, kind, associations, number, server.name, measure(server, load))
+                server.settle()
         took_s = time.monotonic() - began
         left_s = took_s / (number + 1) * (wanted.rounds - number - 1)
         _tell(f"sync {sync}, {kind}: round {number + 1} of {wanted.rounds}, {left_s:.0f} s left")

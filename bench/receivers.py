@@ -200,10 +200,11 @@ def _pynetdicom(way: str) -> Callable[[Surroundings], list[str]]:
     return command
 
 
-def _sink(files: int) -> Callable[[Surroundings], list[str]]:
+def _sink(files: int, mb: int = 256) -> Callable[[Surroundings], list[str]]:
     def command(around: Surroundings) -> list[str]:
         unsynced = ["--unsynced"] if around.sync is Sync.NONE else []
-        arguments = (str(around.port), str(around.folder), "--files", str(files), *unsynced)
+        length = ("--files", str(files), "--mb", str(mb))
+        arguments = (str(around.port), str(around.folder), *length, *unsynced)
         return _ours_in_python("dicom_sink", around, *arguments)
 
     return command
@@ -242,8 +243,10 @@ RECEIVERS: Final = {
         command=_pynetdicom("tuned"),
         share=1 / 4,
     ),
-    "sink": Receiver(words="read, pwrite, fdatasync, answer; one file", ae_title="SINK",
-                 command=_sink(1)),
+    "sink": Receiver(words="read, pwrite, fdatasync, answer; one file, round and round",
+                 ae_title="SINK", command=_sink(1)),
     "sink-files": Receiver(words="the same with 8 files", ae_title="SINK", command=_sink(8)),
+    "sink-growing": Receiver(words="the same with one file that grows: it keeps what arrives",
+                 ae_title="SINK", command=_sink(1, mb=0)),
 }  # fmt: skip
 """Every receiver by its name."""

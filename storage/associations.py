@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, exists, func, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, func, or_, select, update
 
 from storage.database import now_ms
-from storage.rows import columns, insert_into, read_all
+from storage.rows import columns, insert_into, read_all, table_of
 from storage.tables import Association, Instance, Series
 
 
@@ -59,47 +59,82 @@ class AssociationRow:
 
 
 _COLUMNS = columns(Association, AssociationRow)
+_OPENING: Final = (
+    "token",
+    "calling_ae",
+    "called_ae",
+    "address",
+    "peer",
+    "node",
+    "software",
+    "secure",
+)
+_CLOSING: Final = ("outcome", "instances", "refused", "bytes", "reason")
+_CLOSE: Final = (
+    update(table_of(Association))
+    .where(Association.id == bindparam("of"))
+    .where(Association.outcome == AssociationOutcome.OPEN)
+    .values({name: bindparam(name) for name in ("ended_ms", *_CLOSING)})
+)
 
 
-def open_association(
-    db: Connection,
-    *,
-    calling_ae: str,
-    called_ae: str,
-    address: str,
-    peer: str = "",
-    token: str | None = None,
-    node: str = "",
-    software: str = "",
-    secure: bool = False,
-    contexts: Sequence[Mapping[str, Any]] = (),
-) -> int:
-    """Record that an association was opened, or tried; return its row id.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """An association that was opened, or tried; see `AssociationRow`."""
+
+    token: str
+    calling_ae: str
+    called_ae: str
+    address: str
+    peer: str = ""
+    node: str = ""
+    software: str = ""
+    secure: bool = False
+    contexts: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """How an association ended.
+
+    Attributes:
+        id: Row id.
+        outcome: How it ended.
+        instances: Answered with success.
+        refused: Answered with a failure.
+        bytes: Received in data sets.
+        reason: Sentence for anything but an orderly release.
+    """
+
+    id: int
+    outcome: AssociationOutcome
+    instances: int = 0
+    refused: int = 0
+    bytes: int = 0
+    reason: str = ""
+
+
+def open_associations(db: Connection, openings: Sequence[Opening]) -> dict[str, int]:
+    """Record that associations were opened, or tried; return their row ids by token.
 
     A token that is known gives the row that has it: what the wire says twice is said once.
     """
-    statement = (
-        insert_into(db, Association)
-        .values(
-            peer=peer,
-            calling_ae=calling_ae,
-            called_ae=called_ae,
-            address=address,
-            token=token,
-            node=node,
-            software=software,
-            secure=secure,
-            contexts=[dict(context) for context in contexts],
-            started_ms=now_ms(db),
-        )
-        .on_conflict_do_nothing(index_elements=["token"])
-        .returning(Association.id)
-    )
-    made = db.execute(statement).scalar_one_or_none()
-    if made is not None:
-        return int(made)
-    known = select(Association.id).where(Association.token == token)
-    return int(db.execute(known).scalar_one())
+    if not openings:
+        return {}
+    started_ms = now_ms(db)
+    statement = insert_into(db, Association).on_conflict_do_nothing(index_elements=["token"])
+    rows = [
+        {
+            **{name: getattr(one, name) for name in _OPENING},
+            "contexts": [dict(context) for context in one.contexts],
+            "started_ms": started_ms,
+        }
+        for one in openings
+    ]
+    db.execute(statement, rows)
+    tokens = [one.token for one in openings]
+    known = select(Association.token, Association.id).where(Association.token.in_(tokens))
+    return {str(token): int(row_id) for token, row_id in db.execute(known)}
 
 
 def association_of(db: Connection, token: str) -> int | None:
@@ -108,41 +143,16 @@ def association_of(db: Connection, token: str) -> int | None:
     return db.execute(statement).scalar_one_or_none()
 
 
-def close_association(
-    db: Connection,
-    association_id: int,
-    outcome: AssociationOutcome,
-    *,
-    instances: int = 0,
-    refused: int = 0,
-    received_bytes: int = 0,
-    reason: str = "",
-) -> bool:
-    """Record how an association ended; False when that is recorded already.
-
-    Args:
-        db: A writing transaction.
-        association_id: Row id.
-        outcome: How it ended.
-        instances: Answered with success.
-        refused: Answered with a failure.
-        received_bytes: Received in data sets.
-        reason: Sentence for anything but an orderly release.
-    """
-    statement = (
-        update(Association)
-        .where(Association.id == association_id)
-        .where(Association.outcome == AssociationOutcome.OPEN)
-        .values(
-            outcome=outcome,
-            ended_ms=now_ms(db),
-            instances=instances,
-            refused=refused,
-            bytes=received_bytes,
-            reason=reason,
-        )
-    )
-    return db.execute(statement).rowcount == 1
+def close_associations(db: Connection, closings: Sequence[Closing]) -> None:
+    """Record how associations ended; of one whose end is recorded already that stays."""
+    if not closings:
+        return
+    ended_ms = now_ms(db)
+    rows = [
+        {"of": one.id, "ended_ms": ended_ms, **{name: getattr(one, name) for name in _CLOSING}}
+        for one in closings
+    ]
+    db.execute(_CLOSE, rows)
 
 
 def close_lost(

@@ -51,6 +51,7 @@ waits longer means a process that hangs with the lock, and `StorageAway` is the 
 
 _CONNECT_TIMEOUT_S: Final = 10
 _WRITE_OPTION: Final = "limner_writing"
+_UNSYNCED_OPTION: Final = "limner_unsynced"
 _OFFSET_OPTION: Final = "limner_clock_offset_ms"
 
 SERVER_CLOCK: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
@@ -125,13 +126,26 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITE_OPTION, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get(_WRITE_OPTION, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    wanted = "NORMAL" if options.get(_UNSYNCED_OPTION, False) else "FULL"
+    if connection.info.get("synchronous", "FULL") != wanted:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
+        connection.info["synchronous"] = wanted
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine, *, synced: bool = True) -> Iterator[Connection]:
     """Give a connection in a transaction that commits at the end, or rolls back on any error.
+
+    Args:
+        engine: The node's database.
+        synced: Whether the commit survives a power cut. One that need not is undone by a power
+            cut only together with all that were committed after it, so whoever built on it loses
+            that too; and it costs the disk nothing.
 
     Raises:
         StorageAway: The database cannot be reached, or another process holds it too long.
@@ -140,8 +154,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
         SchemaOutdated: A table is missing.
     """
     with _border(engine), engine.connect() as connection:
-        db = connection.execution_options(**{_WRITE_OPTION: True})
+        db = connection.execution_options(**{_WRITE_OPTION: True, _UNSYNCED_OPTION: not synced})
         with db.begin():
+            if not synced and engine.dialect.name == "postgresql":
+                db.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield db
 
 

@@ -169,6 +169,8 @@ class ObjectStore:
         left = place.length
         try:
             with path.open("rb", buffering=0) as file:
+                # Behind it may lie what is being written: nothing is to be read ahead there.
+                os.posix_fadvise(file.fileno(), place.offset, place.length, os.POSIX_FADV_RANDOM)
                 file.seek(place.offset)
                 while left and (part := file.read(min(size, left))):
                     left -= len(part)

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pydicom
 import pytest
+from associating import closed, opened
 from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -21,8 +22,7 @@ from node.cli import cli
 from node.dicom.filemeta import FileMeta, encode_file_meta
 from node.errors import SetupError
 from node.settings import load_settings
-from storage import associations, audit, callers, instances, studies
-from storage.associations import AssociationOutcome
+from storage import audit, callers, instances, studies
 from storage.choosing import Choice
 from storage.database import Engine, migrate, open_engine, reading, writing
 from storage.instances import Difference, NewInstance
@@ -103,7 +103,7 @@ def fill(folder: Path) -> None:
     refused = {"id": 3, "class": "1.2.840.10008.5.1.4.1.1.88.11", "syntax": "", "result": 3}
     with writing(engine) as db:
         for number in range(1, 13):
-            made = associations.open_association(
+            made = opened(
                 db,
                 calling_ae="CT1",
                 called_ae="LIMNER",
@@ -115,9 +115,7 @@ def fill(folder: Path) -> None:
                 contexts=[context, refused],
             )
             if number < 12:
-                associations.close_association(
-                    db, made, AssociationOutcome.RELEASED, received_bytes=1_000_000
-                )
+                closed(db, made, bytes=1_000_000)
         for number in (1, 2, 3):
             sent = dataset(number)
             sent.InstanceNumber = number

@@ -4,6 +4,9 @@ The bytes are the truth and the rows an index of them, so everything here may be
 record that is known under its own place is passed over; another arrival of the same bytes is
 counted as the same, and its space given back; other bytes under a known UID become a conflict.
 
+For the same reason no commit here waits for the disk: what a power cut takes back is made again at
+the next start.
+
 Digests of what was received come last, when nothing waits for its rows.
 """
 
@@ -40,8 +43,9 @@ from storage.instances import record_instance
 from storage.objects import SWEEP_AFTER_S, ObjectStore, Place
 from storage.places import objects_in_use, places_under
 from storage.recording import record_batch
+from storage.records import Record
 from storage.segment_index import note_segment, segment_positions, set_indexed
-from storage.segments import Record, held_segment, list_segments, scan_segment, trim_segment
+from storage.segments import held_segment, list_segments, scan_segment, trim_segment
 from storage.study_moves import hold
 
 BATCH: Final = 128
@@ -289,7 +293,7 @@ def _index_scanned(
     size = (store.folder / name).stat().st_size
     found = 0
     for records in _batches(scanned):
-        with writing(engine) as db:
+        with writing(engine, synced=False) as db:
             free = make_rows(db, records)
             note_segment(db, name, size)
             at = records[-1].offset + records[-1].span
@@ -306,7 +310,7 @@ def _seal(engine: Engine, store: ObjectStore, name: str, end: int) -> None:
     with held_segment(store.folder, name) as mine:
         if not mine:
             return  # somebody resumed it, and will tell
-        with writing(engine) as db:
+        with writing(engine, synced=False) as db:
             size = (store.folder / name).stat().st_size
             note_segment(db, name, size)
             set_indexed(db, name, size, sealed=True)
@@ -377,7 +381,7 @@ def digest_some(engine: Engine, store: ObjectStore) -> int:
                 unreadable.append(row)
     if not digests and not unreadable:
         return 0
-    with writing(engine) as db:
+    with writing(engine, synced=False) as db:
         set_digests(db, digests)
         held = [hold(db, row.study_id, UNREADABLE.format(row.sop_uid)) for row in unreadable]
     return len(digests) + sum(held)

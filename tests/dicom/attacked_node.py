@@ -26,7 +26,8 @@ from storage.associations import list_associations
 from storage.database import migrate, open_engine, reading
 from storage.instances import InstanceRow, list_instances
 from storage.objects import ObjectStore
-from storage.segments import Record, list_segments, scan_segment
+from storage.records import Record
+from storage.segments import list_segments, scan_segment
 
 DEADLINE_S: Final = 4
 """For a request, for the next piece of a message, and without any message."""

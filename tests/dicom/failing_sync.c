@@ -1,9 +1,10 @@
 /* Lets one sync fail, as a disk does that lost what it was given.
  *
  * Loaded with LD_PRELOAD. While the file LIMNER_FAIL_SYNC exists, the next fdatasync of a file whose
- * name ends with what it contains fails with EIO; LIMNER_FAIL_SYNC is then renamed to
- * LIMNER_FAIL_SYNC.done. Should the same descriptor ever be synced again, LIMNER_FAIL_SYNC.again is
- * made: Linux would claim success for pages that it has dropped.
+ * name ends with what it contains fails with EIO, or the next write to it that waits for the disk;
+ * LIMNER_FAIL_SYNC is then renamed to LIMNER_FAIL_SYNC.done. Should the same descriptor ever be
+ * synced again, LIMNER_FAIL_SYNC.again is made: Linux would claim success for pages that it has
+ * dropped.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int failed = -1;  /* the descriptor whose sync failed, until it is closed */
@@ -53,6 +55,37 @@ static int sync_or_fail(int descriptor, const char *call) {
 int fdatasync(int descriptor) { return sync_or_fail(descriptor, "fdatasync"); }
 
 int fsync(int descriptor) { return sync_or_fail(descriptor, "fsync"); }
+
+static int waits(int descriptor) { return fcntl(descriptor, F_GETFL) & O_DSYNC; }
+
+#define WRITE(name, offset_type)                                                              \
+    ssize_t name(int descriptor, const struct iovec *data, int pieces, offset_type offset) {  \
+        __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                  \
+        if (getenv("LIMNER_FAIL_SYNC") && waits(descriptor) && fails_now(descriptor)) {       \
+            real(descriptor, data, pieces, offset); /* it may have reached the disk */        \
+            failed = descriptor;                                                              \
+            errno = EIO;                                                                      \
+            return -1;                                                                        \
+        }                                                                                     \
+        return real(descriptor, data, pieces, offset);                                        \
+    }
+WRITE(pwritev, off_t)
+WRITE(pwritev64, off64_t)
+
+#define WRITE2(name, offset_type)                                                             \
+    ssize_t name(int descriptor, const struct iovec *data, int pieces, offset_type offset,    \
+                 int flags) {                                                                 \
+        __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                  \
+        if (getenv("LIMNER_FAIL_SYNC") && waits(descriptor) && fails_now(descriptor)) {       \
+            real(descriptor, data, pieces, offset, flags);                                    \
+            failed = descriptor;                                                              \
+            errno = EIO;                                                                      \
+            return -1;                                                                        \
+        }                                                                                     \
+        return real(descriptor, data, pieces, offset, flags);                                 \
+    }
+WRITE2(pwritev2, off_t)
+WRITE2(pwritev64v2, off64_t)
 
 int close(int descriptor) {
     if (descriptor == failed) failed = -1;

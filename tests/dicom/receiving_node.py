@@ -23,8 +23,9 @@ from storage.digests import without_digest
 from storage.errors import StorageError
 from storage.instances import InstanceRow, list_instances
 from storage.objects import ObjectStore
+from storage.records import Record
 from storage.segment_index import segment_positions
-from storage.segments import Record, list_segments, scan_segment
+from storage.segments import list_segments, scan_segment
 
 CONFIGURATION: Final = """
 [node]

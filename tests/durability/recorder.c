@@ -11,7 +11,8 @@
  *
  * LIMNER_RECORD_LOG   the log; nothing is recorded without it
  * LIMNER_RECORD_ROOT  the folder whose files are recorded, an absolute path without links
- * LIMNER_LOSE_SYNCS   if set, fsync and fdatasync claim success and do nothing
+ * LIMNER_LOSE_SYNCS   if set, fsync and fdatasync claim success and do nothing, and no file is
+ *                     opened so that writing waits for the disk
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -201,12 +202,16 @@ static mode_t mode_of(int flags, va_list rest) {
     return flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
 }
 
+/* Without what makes writing wait for the disk, if syncs are to be lost. */
+static int flags_of(int flags) { return lose_syncs ? flags & ~(O_DIRECT | O_SYNC) : flags; }
+
 #define OPEN(name)                                               \
     int name(const char *path, int flags, ...) {                 \
         va_list rest;                                            \
         va_start(rest, flags);                                   \
         mode_t mode = mode_of(flags, rest);                      \
         va_end(rest);                                            \
+        flags = flags_of(flags);                                 \
         return note_open(REAL(name)(path, flags, mode), flags);  \
     }
 OPEN(open)
@@ -218,6 +223,7 @@ OPEN(open64)
         va_start(rest, flags);                                           \
         mode_t mode = mode_of(flags, rest);                              \
         va_end(rest);                                                    \
+        flags = flags_of(flags);                                         \
         return note_open(REAL(name)(folder, path, flags, mode), flags);  \
     }
 OPEN_AT(openat)

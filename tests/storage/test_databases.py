@@ -161,3 +161,20 @@ def test_the_type_of_a_file_system_is_read_from_the_kernel(tmp_path: Path) -> No
     assert file_system_type(Path("/proc")) == proc
     with pytest.raises(StorageFailed, match="cannot be read"):
         file_system_type(tmp_path / "missing")
+
+
+def test_a_commit_waits_for_the_disk_unless_it_may_be_taken_back(engine: Engine) -> None:
+    is_sqlite = engine.dialect.name == "sqlite"
+    asked = "PRAGMA synchronous" if is_sqlite else "SHOW synchronous_commit"
+    waits, does_not = (2, 1) if is_sqlite else ("on", "off")
+
+    def waiting(*, synced: bool) -> object:
+        with writing(engine, synced=synced) as db:
+            return db.exec_driver_sql(asked).scalar_one()
+
+    assert [waiting(synced=synced) for synced in (True, False, False, True)] == [
+        waits,
+        does_not,
+        does_not,
+        waits,
+    ]

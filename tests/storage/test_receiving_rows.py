@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from associating import closed, opened
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from stored_examples import instance
 
 from storage import associations, callers, instances, notices, segment_index
-from storage.associations import AssociationOutcome
+from storage.associations import Opening
 from storage.database import reading, set_clock_offset, writing
 from storage.notices import NoticeKind
 
@@ -38,7 +39,7 @@ def test_a_position_beyond_its_segment_is_refused_by_the_database(engine: Engine
 def test_an_association_keeps_what_explains_it(engine: Engine) -> None:
     context = {"id": 1, "class": "1.2.840.10008.1.1", "syntax": "1.2.840.10008.1.2", "result": 0}
     with writing(engine) as db:
-        made = associations.open_association(
+        made = opened(
             db,
             calling_ae="SCANNER",
             called_ae="LIMNER",
@@ -49,9 +50,7 @@ def test_an_association_keeps_what_explains_it(engine: Engine) -> None:
             secure=True,
             contexts=[context],
         )
-        associations.close_association(
-            db, made, AssociationOutcome.RELEASED, instances=2, refused=1, received_bytes=1000
-        )
+        closed(db, made, instances=2, refused=1, bytes=1000)
     with reading(engine) as db:
         [row] = associations.list_associations(db)
     assert (row.token, row.software, row.secure) == (ONE, "PYNETDICOM_304", True)
@@ -60,24 +59,20 @@ def test_an_association_keeps_what_explains_it(engine: Engine) -> None:
 
 
 def test_a_token_means_one_association_however_often_the_wire_says_it(engine: Engine) -> None:
-    def opened(token: str | None) -> int:
-        return associations.open_association(
-            db, calling_ae="SCANNER", called_ae="LIMNER", address="10.0.0.1", token=token
-        )
-
+    said = {"calling_ae": "SCANNER", "called_ae": "LIMNER", "address": "10.0.0.1"}
     with writing(engine) as db:
-        first = opened(ONE)
-        assert (opened(ONE), associations.association_of(db, ONE)) == (first, first)
+        first = opened(db, token=ONE, **said)
+        both = [Opening(token=token, **said) for token in (ONE, "other", ONE)]
+        found = associations.open_associations(db, both)
+        assert (found[ONE], associations.association_of(db, ONE)) == (first, first)
         assert associations.association_of(db, "another") is None
-        assert len({first, opened(None), opened(None)}) == 3
+        assert len(associations.list_associations(db)) == 2
 
 
 def test_what_a_node_lost_is_closed_and_what_another_one_serves_goes_on(engine: Engine) -> None:
     with writing(engine) as db:
         for node, token in (("left", "1"), ("left", "2"), ("right", "3"), ("", "4")):
-            associations.open_association(
-                db, calling_ae="S", called_ae="L", address="10.0.0.1", node=node, token=token
-            )
+            opened(db, calling_ae="S", called_ae="L", address="10.0.0.1", node=node, token=token)
         assert associations.close_lost(db, "It died.", node="left", living=["2"]) == 2
     with reading(engine) as db:
         still_open = associations.list_associations(db, only_open=True)

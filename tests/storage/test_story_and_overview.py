@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from associating import closed, opened
 from sqlalchemy import Engine
 from stored_examples import add_delivery, add_job, instance, result_of
 
@@ -14,23 +15,14 @@ from storage.tables import DeliveryState, JobState, StudyState
 
 def test_a_story_runs_from_the_association_to_the_commitment(engine: Engine) -> None:
     with writing(engine) as db:
-        association = associations.open_association(
+        association = opened(
             db, calling_ae="CT1", called_ae="LIMNER", address="10.0.0.7", peer="SCANNER"
         )
         instances.record_instance(db, instance(2, "1.2.5", association_id=association))
-        closed = [
-            associations.close_association(
-                db, association, AssociationOutcome.RELEASED, instances=1
-            )
-            for _ in range(2)
-        ]
-        other = associations.open_association(
-            db, calling_ae="X", called_ae="LIMNER", address="10.0.0.9"
-        )
-        assert associations.close_association(
-            db, other, AssociationOutcome.REJECTED, reason="Nobody knows the AE title X."
-        )
-    assert closed == [True, False]
+        closed(db, association, instances=1)
+        closed(db, association, AssociationOutcome.LOST, instances=9)
+        other = opened(db, calling_ae="X", called_ae="LIMNER", address="10.0.0.9")
+        closed(db, other, AssociationOutcome.REJECTED, reason="Nobody knows the AE title X.")
     job = add_job(engine, study_uid="1.2.5")
     with writing(engine) as db:
         claimed = queue.claim(db, "a", 60_000)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage import associations, callers, instances
+from associating import opened
+
+from storage import callers, instances
 from storage.database import reading, writing
 from storage.instances import Difference, NewInstance
 from storage.objects import Place
@@ -29,7 +31,7 @@ def open_one(node: Node, **changes: object) -> int:
         ],
     }
     with writing(node.engine) as db:
-        return associations.open_association(db, **(said | changes))  # type: ignore[arg-type]
+        return opened(db, **(said | changes))
 
 
 def refuse(node: Node, calling_ae: str = "NEW_CT", address: str = "192.0.2.99") -> int:

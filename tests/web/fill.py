@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from associating import closed, opened
 from PIL import Image, ImageDraw
 
 from node.settings import Settings, load_settings
 from node.web.passwords import hash_password
 from node.web.people import digest_of
 from storage import (
-    associations,
     decisions,
     deliveries,
     instances,
@@ -166,17 +166,12 @@ class Line:
     def arrive(self) -> Line:
         """Receive the images from ct1 in one association."""
         with writing(self.node.engine) as db:
-            self.association_id = associations.open_association(
+            self.association_id = opened(
                 db, calling_ae="CT1", called_ae="LIMNER", address="192.0.2.10", peer="ct1"
             )
             for image in range(1, self.images + 1):
                 self._instance(db, image)
-            associations.close_association(
-                db,
-                self.association_id,
-                associations.AssociationOutcome.RELEASED,
-                instances=self.images,
-            )
+            closed(db, self.association_id, instances=self.images)
         return self
 
     def _instance(self, db: instances.Connection, image: int) -> None:

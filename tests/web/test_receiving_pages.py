@@ -6,9 +6,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from associating import closed
 
 from node.settings import load_settings
-from storage import associations, audit, callers, instances, notices, studies
+from storage import audit, callers, instances, notices, studies
 from storage.associations import AssociationOutcome
 from storage.conflict_rows import list_conflicts
 from storage.database import reading, writing
@@ -35,13 +36,13 @@ def test_a_live_association_is_shown_with_what_it_has_brought_so_far(
 def test_a_past_association_says_how_it_ended_and_why(node: Node, operator: httpx2.Client) -> None:
     made = open_one(node)
     with writing(node.engine) as db:
-        associations.close_association(
+        closed(
             db,
             made,
             AssociationOutcome.LOST,
             instances=41,
             refused=2,
-            received_bytes=21_000_000,
+            bytes=21_000_000,
             reason="The connection broke within instance 44.",
         )
     page = operator.get("/associations").text

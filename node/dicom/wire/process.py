@@ -30,7 +30,7 @@ from node.dicom.wire.link import Link, Message
 from node.dicom.wire.receiving import Receiver, Rules
 from node.dicom.wire.tls import ServerTls, TlsError, TlsFiles
 from storage.objects import ObjectStore
-from storage.segments import SegmentWriter
+from storage.segment_writer import SegmentWriter
 
 FINISH_S: Final = 3600.0
 """How long associations in flight may go on after the port was handed over."""

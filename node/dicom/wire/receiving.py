@@ -16,6 +16,7 @@ import mmap
 import os
 import threading
 import time
+from binascii import b2a_base64
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ from node.dicom.wire.pdu import AnsweredContext, AssociateRequest
 from node.dicom.wire.service import Association, Ending, Piece
 from storage.errors import StorageError, StorageFull
 from storage.objects import ObjectStore, ObjectWriter
-from storage.segments import Arrived, SegmentWriter, free_bytes
+from storage.records import Arrived, Written
+from storage.segment_writer import SegmentWriter, free_bytes
 
 _FIRST_LOOK_BYTES: Final = 65_536
 """How much of a data set is put together to walk its header; more only if that is too little."""
@@ -198,11 +200,16 @@ class Receiver:
             }
         )
 
-    def announce(self, segment: str, offset: int, span: int) -> None:
+    def announce(self, written: Written) -> None:
         """Tell the keeper of a durable record, and of segments that get no more of them."""
         self.link.send_line(
-            b'{"kind":"landed","segment":"%b","offset":%d,"span":%d}'
-            % (segment.encode("ascii"), offset, span)
+            b'{"kind":"landed","segment":"%b","offset":%d,"span":%d,"head":"%b"}'
+            % (
+                written.segment.encode("ascii"),
+                written.offset,
+                written.span,
+                b2a_base64(written.head, newline=False),
+            )
         )
         with suppress(IndexError):  # another thread tells of it
             while self.journal.finished:
@@ -312,7 +319,7 @@ class _Reception:
         written = self._receiver.journal.append(arrived)
         self._file = None
         faultpoints.reached("receive.after-sync")
-        self._receiver.announce(*written)
+        self._receiver.announce(written)
 
     def _arrived(
         self,
