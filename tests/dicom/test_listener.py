@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,16 @@ import peers
 import pytest
 from made_objects import CT, EXPLICIT, IMPLICIT, encoded, made_ct, saved
 from pynetdicom import build_context
-from raw_peer import RJ, VERIFICATION, Peer, request
+from raw_peer import (
+    RELEASE_RP,
+    RELEASE_RQ,
+    RJ,
+    VERIFICATION,
+    Peer,
+    associated,
+    pdu,
+    request,
+)
 from receiving_node import Node, until
 from scu_client import COMMITMENT, associate, report, send_one, send_raw, stored
 
@@ -309,6 +318,22 @@ def test_more_associations_than_allowed_are_rejected_as_passing(idle_node: Node)
     fourth = associate(idle_node)
     assert fourth.is_established
     fourth.release()
+
+
+def test_who_was_told_that_its_association_is_released_may_open_the_next_at_once(
+    idle_node: Node,
+) -> None:
+    idle_node.settings = replace(
+        idle_node.settings, listener=replace(idle_node.settings.listener, max_associations=1)
+    )
+    idle_node.start()
+    with ExitStack() as still_connected:
+        for _ in range(5):
+            peer = still_connected.enter_context(associated(idle_node.port))
+            peer.send(pdu(RELEASE_RQ))
+            answer = peer.hear()
+            assert answer is not None
+            assert answer.kind == RELEASE_RP
 
 
 def test_a_stock_dcmtk_sender_is_served(node: Node, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class Acceptor:
                 watch=self._watch,
                 tls=tls,
                 take_place=self._take_place,
+                give_place=self._give_place,
             )
             with self._lock:
                 self._open.add(connection)
@@ -178,6 +179,11 @@ class Acceptor:
             del self._waiting[connection]
             self._placed[connection] = address
         return None
+
+    def _give_place(self, connection: Connection) -> None:
+        """Count a connection no more whose association has ended; it is still open."""
+        with self._lock:
+            self._placed.pop(connection, None)
 
     def _serve(self, connection: Connection, address: str) -> None:
         try:

@@ -116,6 +116,7 @@ class Connection:
         watch: Watch,
         tls: Callable[[], ssl.SSLContext] | None = None,
         take_place: Callable[[Connection], Rejection | None] = lambda _: None,
+        give_place: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         """Take over an accepted socket.
 
@@ -129,6 +130,7 @@ class Connection:
             tls: Serve TLS with the context that this gives.
             take_place: Called for a caller that is admitted; returns why there is no place for
                 one more association, or None when this one was given its place.
+            give_place: Called before a release is answered: the peer may call again at once.
         """
         self.deadline = time.monotonic() + limits.request_s
         self.association: Association | None = None
@@ -144,6 +146,7 @@ class Connection:
         self._watch = watch
         self._tls = tls
         self._take_place = take_place
+        self._give_place = give_place
         self._machine = Machine(requestor=False)
         self._expired = ""
         self._sending = False
@@ -523,6 +526,7 @@ class Connection:
             return self._aborted()
         if action is Action.AR2 and not self.in_message:
             self._machine.on(Event.EVT14)
+            self._give_place(self)
             self._send(pdu.RELEASE_RP_PDU)
             self._part(pdu.PDU_HEADER.size + length)
             return Ending("released")
