@@ -52,7 +52,7 @@ _TLS_SERVERS: Final = {
 _TLS_MARK: Final = "+tls"
 _MODE_SERVERS: Final = {
     "big": _SERVERS[Sync.NONE],
-    "stock": ("us", "storescp", "storescp-best"),
+    "stock": ("us", "storescp", "storescp-nodelay", "storescp-best"),
     "idle": ("us", "storescp-best", "pynetdicom-tuned"),
     "flat": ("us",),
 }

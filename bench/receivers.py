@@ -215,6 +215,13 @@ RECEIVERS: Final = {
     "storescp": Receiver(
         words="storescp as it comes", ae_title="STORESCP", command=_storescp, share=1 / 16
     ),
+    "storescp-nodelay": Receiver(
+        words="storescp as it comes, TCP_NODELAY=1",
+        ae_title="STORESCP",
+        command=_storescp,
+        share=1 / 16,
+        nodelay=True,
+    ),
     "storescp-best": Receiver(
         words="storescp --fork +B -pdu 131072, TCP_NODELAY=1",
         ae_title="STORESCP",

@@ -319,8 +319,12 @@ def _take_buffer(size: int) -> memoryview:
     try:
         buffer = _buffers.pop()
     except IndexError:
-        buffer = memoryview(mmap.mmap(-1, _ALIGNED_BYTES))
-    return buffer if len(buffer) >= size else memoryview(mmap.mmap(-1, size))
+        buffer = _aligned_memory(_ALIGNED_BYTES)
+    return buffer if len(buffer) >= size else _aligned_memory(size)
+
+
+def _aligned_memory(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _give_buffer(buffer: memoryview) -> None:

@@ -15,6 +15,7 @@ Source: DICOM PS3.8 sections 9.2 (states), 9.3 (PDUs) and annex E; PS3.7 section
 
 from __future__ import annotations
 
+import mmap
 import socket
 import ssl
 import struct
@@ -152,7 +153,7 @@ class Connection:
         self._sending = False
         self._shaking_hands = tls is not None
         self._secure: ssl.SSLSocket | None = None
-        self._buffer = bytearray(8192)
+        self._buffer: bytearray | mmap.mmap = bytearray(8192)
         self._view = memoryview(self._buffer)
         self._start = 0  # first byte that is not consumed
         self._end = 0  # first byte that is not filled
@@ -300,7 +301,8 @@ class Connection:
     def _use_large_buffer(self) -> None:
         left = bytes(self._view[self._start : self._end])
         # Only pages that are used cost memory; a data set that fits is never copied.
-        self._buffer = bytearray(max(BUFFER_BYTES, self._limits.max_pdu + 64))
+        size = max(BUFFER_BYTES, self._limits.max_pdu + 64)
+        self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._view[: len(left)] = left
         self._start, self._end = 0, len(left)
