@@ -220,8 +220,13 @@ class Books:
         _give_way()
         digests_due = True
         digested_s = 0.0
+        first: Message | Work | None = {}
         while True:
-            first = self._next(digests_due=digests_due)
+            if not digests_due:
+                wait_s = _OWED_EVERY_S if self._owed else None
+            else:
+                wait_s = _QUIET_S if first is not None else 0.0  # it has been quiet for long enough
+            first = self._next(wait_s)
             if first is None and self._stopping.is_set() and self._queue.empty():
                 return
             if isinstance(first, dict):
@@ -241,10 +246,9 @@ class Books:
                 digests_due = self._digest()
                 digested_s = now_s
 
-    def _next(self, *, digests_due: bool) -> Message | Work | None:
-        wait_s = _OWED_EVERY_S if self._owed else None
+    def _next(self, wait_s: float | None) -> Message | Work | None:
         try:
-            return self._queue.get(timeout=_QUIET_S if digests_due else wait_s)
+            return self._queue.get(timeout=wait_s)
         except queue.Empty:
             return None
 

@@ -49,7 +49,7 @@ from storage.segments import held_segment, list_segments, scan_segment, trim_seg
 from storage.study_moves import hold
 
 BATCH: Final = 128
-_DIGESTS_AT_ONCE: Final = 16
+_DIGESTS_AT_ONCE: Final = 32
 _READ_BYTES: Final = 1 << 20
 
 LARGEST_COMPARED: Final = 256 * 1024 * 1024
