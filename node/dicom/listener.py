@@ -50,9 +50,8 @@ from storage.segment_writer import (
 
 LOOK_EVERY_S: Final = 1.0
 
-_LOOK_AGAIN_S: Final = 0.1
 _FILL_AFTER_S: Final = 1.0
-"""Without an instance for so long, segments are prepared; sooner only when none is left."""
+"""Without an instance for so long, segments are prepared."""
 """How often the configuration files, and the segments kept ready, are looked at."""
 
 _ADDRESS_S: Final = 2.0
@@ -124,7 +123,7 @@ class _Keeper:
             on_conflict=OnConflict(settings.storage.on_conflict),
         )
         self._acting = ThreadPoolExecutor(2, thread_name_prefix="dicom-act")
-        self._landed_s = 0.0
+        self._landed_s = -_FILL_AFTER_S
         self._preparing = threading.Thread(target=self._prepare, name="dicom-prepare", daemon=True)
         self._resume: list[tuple[str, int]] = []
         self._resumed: set[str] = set()
@@ -372,27 +371,23 @@ class _Keeper:
     def _prepare(self) -> None:
         """Keep some segments ready, as long as there is room for them.
 
-        Not while instances arrive, unless none is left: filling takes the disk from their syncs.
+        Not while instances arrive: filling takes more from their writes than it gives them later.
         """
         storage, owner = self._settings.storage, self._settings.node.name
         size = storage.journal_mb * 1024 * 1024
         reserve = storage.reserve_mb * 1024 * 1024
         while not self._stop.is_set() and not self._handed_over.is_set():
-            wait_s = LOOK_EVERY_S
             try:
-                ready = count_prepared(self._store.folder, owner)
-                wanted = (
-                    ready < storage.journal_ahead
+                if (
+                    time.monotonic() - self._landed_s > _FILL_AFTER_S
+                    and count_prepared(self._store.folder, owner) < storage.journal_ahead
                     and free_bytes(self._store.folder, reserve) > 2 * size
-                )
-                if wanted and (not ready or time.monotonic() - self._landed_s > _FILL_AFTER_S):
+                ):
                     prepare_segment(self._store.folder, owner, size)
                     continue
-                if wanted:
-                    wait_s = _LOOK_AGAIN_S
             except (StorageError, OSError) as error:
                 log.warning("segment-not-prepared", what=str(error))
-            self._stop.wait(wait_s)
+            self._stop.wait(LOOK_EVERY_S)
 
 
 def _sockets(settings: Settings, predecessor: Predecessor | None) -> dict[Address, socket.socket]:

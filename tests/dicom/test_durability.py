@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ from scu_client import send_one, send_raw, stored
 from sqlalchemy import update
 
 from storage.database import reading, writing
+from storage.segment_writer import count_prepared
 from storage.segments import list_segments
 from storage.studies import StudyRow, find_study
 from storage.tables import Instance, StudyState
@@ -311,3 +313,18 @@ def test_a_disk_that_fails_is_answered_as_passing_and_leaves_no_row(node: Node) 
     assert node.keeps_nothing()
     until(lambda: send_raw(node, encoded(made_ct(1))).Status == 0)
     assert len(node.instances()) == 1
+
+
+def test_segments_are_made_ready_again_when_nothing_more_arrives(idle_node: Node) -> None:
+    storage = replace(idle_node.settings.storage, journal_mb=4, journal_ahead=2)
+    idle_node.settings = replace(idle_node.settings, storage=storage)
+    idle_node.start()
+
+    def ready() -> int:
+        return count_prepared(idle_node.store.folder, "test")
+
+    until(lambda: ready() == 2)
+    assert stored(idle_node, *(made_ct(number, size=600) for number in range(1, 16))) == [0] * 15
+    assert ready() < 2
+    until(lambda: ready() == 2)
+    assert len(idle_node.instances()) == 15
