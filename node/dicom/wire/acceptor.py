@@ -34,6 +34,9 @@ next try comes a second later (2,000 probes in a row: 13 s with 128, 2 s with 10
 MOST_WAITING: Final = 128
 """Connections without an association that are open at once: probes, strangers, slow handshakes."""
 
+_FAULT_S: Final = 0.05
+"""A pause after a connection that could not be taken, so that nothing spins."""
+
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
@@ -159,7 +162,9 @@ class Acceptor:
         with self._lock:
             if not self._waiting:
                 return False
-            ((most, _),) = Counter(self._waiting.values()).most_common(1)
+            counts = Counter(self._waiting.values())
+            # Not most_common: it imports at its first use, for which there may be no descriptor.
+            most = max(counts, key=counts.__getitem__)
             oldest = next(one for one, address in self._waiting.items() if address == most)
             del self._waiting[oldest]
         oldest.cut("More connections without an association were open than are kept.")
@@ -227,7 +232,8 @@ class _Listening:
         self._socket.close()
         os.close(self._wake_write)
         os.close(self._wake_read)
-        os.close(self._spare)
+        if self._spare >= 0:
+            os.close(self._spare)
 
     def _run(self) -> None:
         poll = select.poll()
@@ -239,14 +245,21 @@ class _Listening:
             if self._wake_read in ready:
                 return
             try:
-                connection, address = self._socket.accept()
-            except BlockingIOError:
-                continue  # another process was faster
-            except OSError as error:
-                self._not_accepted(error)
-                continue
-            connection.settimeout(None)
-            self._accepted(connection, str(address[0]), self._tls)
+                self._take_one()
+            except Exception:  # outermost of this thread: without it nobody is let in any more
+                log.exception("a connection was not taken by a fault of ours")
+                time.sleep(_FAULT_S)
+
+    def _take_one(self) -> None:
+        try:
+            connection, address = self._socket.accept()
+        except BlockingIOError:
+            return  # another process was faster
+        except OSError as error:
+            self._not_accepted(error)
+            return
+        connection.settimeout(None)
+        self._accepted(connection, str(address[0]), self._tls)
 
     def _not_accepted(self, error: OSError) -> None:
         if error.errno not in _OUT_OF_DESCRIPTORS:
@@ -257,11 +270,14 @@ class _Listening:
             return
         # Take it with the spare one and close it, or it would stay ready and spin for ever.
         with suppress(OSError):
-            os.close(self._spare)
-            with suppress(OSError):
-                self._socket.accept()[0].close()
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-        time.sleep(0.05)
+            if self._spare >= 0:
+                os.close(self._spare)
+                self._spare = -1
+            self._socket.accept()[0].close()
+        with suppress(OSError):  # somebody else took it; the next time perhaps
+            if self._spare < 0:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+        time.sleep(_FAULT_S)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
