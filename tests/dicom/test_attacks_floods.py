@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import peers
 import psutil
@@ -176,7 +177,15 @@ def limited(process: psutil.Process, limit: int, value: int) -> Iterator[None]:
         resource.prlimit(process.pid, limit, before)
 
 
-def test_when_descriptors_run_out_silent_connections_make_room(attacked: Attacked) -> None:
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Attacked]:
+    """A node that was never in need before: what is imported at first use is not there yet."""
+    with attacked_node(tmp_path / "fresh", peers.free_port(), warm=5) as running:
+        yield running
+
+
+def test_when_descriptors_run_out_silent_connections_make_room(fresh: Attacked) -> None:
+    attacked = fresh
     wire = attacked.wire()
     with (
         attacked.unharmed(growth_mb=6),
