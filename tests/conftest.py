@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import peers
 import pytest
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -29,12 +29,7 @@ def shared_data() -> Callable[[str], Path]:
 def free_port() -> Callable[[], int]:
     """Return a function that gives a loopback TCP port that was free a moment ago."""
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    return peers.free_port
 
 
 ALLOWED_SKIPS = (

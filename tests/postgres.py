@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import peers
 import psycopg
 import pytest
 
@@ -119,12 +119,6 @@ def _owner() -> str | None:
         pytest.skip("PostgreSQL refuses to run as root and there is no user `postgres`")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _groups(owner: str | None) -> list[str] | None:
     return None if owner is None else []
 
@@ -149,7 +143,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             user=owner,
             extra_groups=_groups(owner),
         )
-        server = PostgresServer(programs, data, owner, _free_port())
+        server = PostgresServer(programs, data, owner, peers.free_port())
         server.start()
         server.run("CREATE DATABASE limner_template")
         migrate(server.url("limner_template"))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import peers
 import psutil
 from sqlalchemy import func, select
 
@@ -271,20 +270,6 @@ def _lives(pid: int, created: float) -> bool:
         return False
 
 
-def _free_port() -> int:
-    """Return a free port that no outgoing connection is given while the listener is down.
-
-    In the range of outgoing ports a sender's retries may take the port, or even connect to
-    themselves.
-    """
-    rng = random.Random()
-    while True:
-        port = rng.randrange(15_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 @contextmanager
 def made_listening(
     folder: Path, log: Path, nursery: Nursery, *, journal_mb: int = 4, processes: int = 1
@@ -294,7 +279,7 @@ def made_listening(
     The journal's files are small by default, so that new ones are begun all the time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = CONFIG.format(port=_free_port(), journal_mb=journal_mb, processes=processes)
+    text = CONFIG.format(port=peers.free_port(), journal_mb=journal_mb, processes=processes)
     (folder / "limner.toml").write_text(text, encoding="utf-8")
     listening = Listening(folder, log, nursery)
     migrate(listening.settings.storage.database_url)

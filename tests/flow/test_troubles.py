@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import peers
 import pytest
 from running_node import CHEST, Line, RunningNode, made_node, peers_and_routes
 
@@ -29,12 +29,6 @@ def study() -> PhantomStudy:
     return make_study(7, CHEST)
 
 
-def free_port_now() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def shared_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """One running node for the troubles that only concern a study."""
@@ -43,7 +37,7 @@ def shared_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         tables = peers_and_routes(
             pacs_port=pacs.target.port, model="lung-ct", when='Modality = "CT"'
         )
-        with made_node(folder / "node", free_port_now, tables) as node:
+        with made_node(folder / "node", peers.free_port, tables) as node:
             made = Line(node, pacs)
             made.start()
             yield made

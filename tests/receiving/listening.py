@@ -7,9 +7,7 @@ process is ended when the test ends.
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
+from peers import free_port
 
 from node.settings import Settings, load_settings
 from storage.associations import AssociationRow, list_associations
@@ -202,21 +201,6 @@ class Listening:
                 process = psutil.Process(pid)
                 process.kill()
                 process.wait(10)
-
-
-def free_port() -> int:
-    """Return a free loopback port outside of the range that outgoing connections take theirs of.
-
-    A listener that is restarted must find its port free.
-    """
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @contextmanager

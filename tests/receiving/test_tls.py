@@ -21,7 +21,7 @@ from pydicom.filereader import read_dataset
 
 from .authority import Authority, Signed, client
 from .calling import CT, EXPLICIT, Caller, Turned, image
-from .listening import Listening, free_port, made_listening
+from .listening import Listening, made_listening
 
 pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("tls")]
 
@@ -66,7 +66,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     node.mkdir()
     install(node, ours.sign("node"), ours)
     lines = f"""
-tls_port = {free_port()}
+tls_port = {peers.free_port()}
 tls_cert_file = "{node}/node.pem"
 tls_key_file = "{node}/node.key"
 tls_ca_file = "{node}/ca.pem"
