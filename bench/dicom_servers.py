@@ -19,7 +19,8 @@ from typing import Final
 
 from bench.dicom_client import Target, TlsFiles
 from bench.process_tree import tree
-from bench.receivers import RECEIVERS, NotStartedError, Receiver, Surroundings, Sync, free_port
+from bench.receivers import RECEIVERS, NotStartedError, Receiver, Surroundings, Sync
+from node.phantom.ports import free_port
 
 STARTS_WITHIN_S: Final = 60.0
 STOPS_WITHIN_S: Final = 15.0

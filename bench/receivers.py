@@ -6,7 +6,6 @@ A command line may need a configuration file, which is written into the receiver
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.dicom_client import TlsFiles
+from node.phantom.ports import free_port
 
 DCMTK_LONGEST_PDU: Final = 131_072
 MANY_ASSOCIATIONS: Final = 500
@@ -97,13 +97,6 @@ class Receiver:
     nodelay: bool = False
     forks: bool = False
     rows: bool = False
-
-
-def free_port() -> int:
-    """Return a loopback TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _limner(around: Surroundings) -> list[str]:

@@ -12,7 +12,6 @@ is read by the same callers later.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -23,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-from storage.errors import StorageError, StorageFailed, StorageFull
+from storage.disk_faults import failed, not_written, reserve_reached
+from storage.errors import StorageError, StorageFailed
 from storage.file_system import make_folders, punch_hole, sync_folder
 
 Kind = Literal["instances", "results", "pictures"]
@@ -72,7 +72,7 @@ class ObjectStore:
         try:
             make_folders(folder)
         except OSError as error:
-            raise _failed("folder-not-made", "The folder cannot be made", folder, error) from error
+            raise failed("folder-not-made", "The folder cannot be made", folder, error) from error
 
     def begin(self, *, kind: Kind, owner: str) -> ObjectWriter:
         """Begin an object whose bytes come in parts.
@@ -149,7 +149,7 @@ class ObjectStore:
                 file.seek(place.offset)
                 data = file.read(place.length)
         except OSError as error:
-            raise _failed("object-unreadable", "The object cannot be read", path, error) from error
+            raise failed("object-unreadable", "The object cannot be read", path, error) from error
         if len(data) != place.length:
             raise StorageFailed(
                 "object-short",
@@ -176,7 +176,7 @@ class ObjectStore:
                     left -= len(part)
                     yield part
         except OSError as error:
-            raise _failed("object-unreadable", "The object cannot be read", path, error) from error
+            raise failed("object-unreadable", "The object cannot be read", path, error) from error
         if left:
             raise StorageFailed(
                 "object-short",
@@ -200,7 +200,7 @@ class ObjectStore:
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise _failed(
+            raise failed(
                 "object-not-deleted", "The object cannot be deleted", path, error
             ) from error
 
@@ -263,12 +263,7 @@ class ObjectStore:
 
     def _check_room(self, part: Path, wanted: int) -> None:
         if self.free_bytes() < wanted:
-            raise StorageFull(
-                "disk-reserve",
-                f"Less than {self._reserve_bytes // (1024 * 1024)} MiB would stay free.",
-                where=str(part.parent),
-                remedy="Free space or add a disk; senders keep what is refused and send it again.",
-            )
+            raise reserve_reached(part.parent, self._reserve_bytes)
 
     def _make_folder(self, folder: Path) -> None:
         """Make KIND/ab and sync each parent, or the object's folder could vanish in a power cut.
@@ -362,20 +357,4 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _write_fault(path: Path, error: OSError) -> StorageError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageFull(
-            "disk-full",
-            "The disk is full.",
-            where=str(path.parent),
-            remedy="Free space; senders keep what is refused and send it again.",
-        )
-    return _failed("object-not-written", "The object cannot be written", path, error)
-
-
-def _failed(code: str, what: str, path: Path, error: OSError) -> StorageFailed:
-    return StorageFailed(
-        code,
-        f"{what}: {error.strerror or error}.",
-        where=str(path),
-        remedy="Check the disk, the path and its permissions.",
-    )
+    return not_written("object-not-written", "The object cannot be written", path, error)

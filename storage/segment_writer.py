@@ -32,7 +32,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from storage.errors import StorageError, StorageFailed, StorageFull
+from storage.disk_faults import failed, not_written, reserve_reached
+from storage.errors import StorageError, StorageFailed
 from storage.file_system import TMPFS, file_system_type, sync_folder
 from storage.objects import SEGMENTS as FOLDER
 from storage.objects import owner_prefix
@@ -186,12 +187,7 @@ class SegmentWriter:
     def _make(self, span: int) -> tuple[Path, int]:
         size = max(self._segment_bytes, BLOCK + span)
         if free_bytes(self._folder, self._reserve_bytes) < size:
-            raise StorageFull(
-                "disk-reserve",
-                f"Less than {self._reserve_bytes // (1024 * 1024)} MiB would stay free.",
-                where=str(self._folder),
-                remedy="Free space or add a disk; senders keep what is refused and send it again.",
-            )
+            raise reserve_reached(self._folder, self._reserve_bytes)
         path = self._folder / f"{_new_name(self._owner)}.seg"
         return path, _allocate(path, size, in_haste=True)
 
@@ -452,12 +448,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
     except OSError as error:
-        raise StorageFailed(
-            "folder-not-made",
-            f"The folder cannot be made: {error.strerror or error}.",
-            where=str(folder),
-            remedy="Check the disk, the path and its permissions.",
-        ) from error
+        raise failed("folder-not-made", "The folder cannot be made", folder, error) from error
 
 
 def _new_name(prefix: str) -> str:
@@ -476,16 +467,4 @@ def _sync_fault(path: Path) -> StorageError:
 
 def write_fault(path: Path, error: OSError) -> StorageError:
     """Return the error for a segment, or a folder of them, that the disk does not take."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageFull(
-            "disk-full",
-            "The disk is full.",
-            where=str(path.parent),
-            remedy="Free space; senders keep what is refused and send it again.",
-        )
-    return StorageFailed(
-        "segment-not-written",
-        f"The segment cannot be written: {error.strerror or error}.",
-        where=str(path),
-        remedy="Check the disk, the path and its permissions.",
-    )
+    return not_written("segment-not-written", "The segment cannot be written", path, error)

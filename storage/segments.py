@@ -15,6 +15,7 @@ from pathlib import Path
 
 import xxhash
 
+from storage.disk_faults import failed
 from storage.errors import StorageError, StorageFailed
 from storage.file_system import punch_hole
 from storage.objects import SEGMENTS as FOLDER
@@ -154,9 +155,4 @@ def _is_whole(view: memoryview, root: Path, record: Record) -> bool:
 
 
 def _read_fault(path: Path, error: OSError) -> StorageError:
-    return StorageFailed(
-        "segment-unreadable",
-        f"The segment cannot be read: {error.strerror or error}.",
-        where=str(path),
-        remedy="Check the disk, the path and its permissions.",
-    )
+    return failed("segment-unreadable", "The segment cannot be read", path, error)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import peers
 import pytest
+
+from node.phantom import ports
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -29,7 +30,7 @@ def shared_data() -> Callable[[str], Path]:
 def free_port() -> Callable[[], int]:
     """Return a function that gives a loopback TCP port that was free a moment ago."""
 
-    return peers.free_port
+    return ports.free_port
 
 
 ALLOWED_SKIPS = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -16,26 +15,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from node.phantom.ports import free_port
+
 STARTS_WITHIN_S = 30.0
-
-
-def free_port() -> int:
-    """Return a free loopback TCP port out of the range that outgoing connections take theirs of.
-
-    There another test's connection could take it before it is listened at, or while a listener
-    that is killed is down.
-    """
-    while True:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def program(name: str) -> str:

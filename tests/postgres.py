@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import peers
 import psycopg
 import pytest
 
+from node.phantom.ports import free_port
 from storage.database import migrate
 
 _VERSIONS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -143,7 +143,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             user=owner,
             extra_groups=_groups(owner),
         )
-        server = PostgresServer(programs, data, owner, peers.free_port())
+        server = PostgresServer(programs, data, owner, free_port())
         server.start()
         server.run("CREATE DATABASE limner_template")
         migrate(server.url("limner_template"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from peers import free_port, running_storescp, wait_for_port
+from peers import running_storescp, wait_for_port
 from pynetdicom import AE, evt
 
 from bench.dicom_client import Sending, Sent, Target, associate, send_instances
@@ -18,6 +18,7 @@ from bench.dicom_objects import DicomObject, Kind, make_object
 from bench.receive_load import Measured
 from bench.receive_report import Cell, ratio
 from bench.receivers import Sync
+from node.phantom.ports import free_port
 
 SMALL = make_object(Kind.SMALL, random.Random(3))
 FRAMES = replace(SMALL, block=random.Random(4).randbytes(9_000), repeats=5)

@@ -220,13 +220,13 @@ class Books:
         _give_way()
         digests_due = True
         digested_s = 0.0
-        first: Message | Work | None = {}
+        is_quiet = False
         while True:
-            if not digests_due:
-                wait_s = _OWED_EVERY_S if self._owed else None
-            else:
-                wait_s = _QUIET_S if first is not None else 0.0  # it has been quiet for long enough
+            wait_s = _OWED_EVERY_S if self._owed else None
+            if digests_due:
+                wait_s = 0.0 if is_quiet else _QUIET_S
             first = self._next(wait_s)
+            is_quiet = first is None
             if first is None and self._stopping.is_set() and self._queue.empty():
                 return
             if isinstance(first, dict):
@@ -242,7 +242,7 @@ class Books:
                 self._do(work)
             self._do_owed()
             now_s = time.monotonic()
-            if digests_due and (first is None or now_s - digested_s > _DIGEST_EVERY_S):
+            if digests_due and (is_quiet or now_s - digested_s > _DIGEST_EVERY_S):
                 digests_due = self._digest()
                 digested_s = now_s
 

@@ -9,13 +9,12 @@ the PACS received against the phantom's known truth.
 from __future__ import annotations
 
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,7 @@ from node.imaging.values import Floats, Labels, Refusal, Volume
 from node.imaging.volume import load_volume
 from node.phantom import pacs, scanner
 from node.phantom.pacs import PhantomPacs
+from node.phantom.ports import free_port
 from node.phantom.study import PhantomStudy, Profile, make_study, write_study
 from node.results.reader import read_segmentation
 from node.settings import Settings, load_settings
@@ -299,7 +299,7 @@ def _node(folder: Path, pacs_port: int, tell: Teller) -> Iterator[DemoNode]:
     """Start `limner run` in `folder`; end it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "limner.toml"
-    ports = {"listen_port": _free_port(), "web_port": _free_port(), "pacs_port": pacs_port}
+    ports = {"listen_port": free_port(), "web_port": free_port(), "pacs_port": pacs_port}
     config.write_text(CONFIG.format(**ports), encoding="utf-8")
     settings = load_settings(config)
     log_path = folder / "log.txt"
@@ -336,15 +336,6 @@ def _wait_listening(node: DemoNode, tell: Teller) -> None:
         else:
             tell("scanner: the node answered a C-ECHO")
             return
-
-
-def _free_port() -> int:
-    """Return a free port outside of the range that outgoing connections take theirs of."""
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _stay(node: DemoNode, tell: Teller) -> None:

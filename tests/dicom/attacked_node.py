@@ -21,6 +21,7 @@ import psutil
 from raw_peer import associated, honest
 from receiving_node import until
 
+from node.phantom.ports import free_port
 from node.settings import Settings, load_settings
 from storage.associations import list_associations
 from storage.database import migrate, open_engine, reading
@@ -225,7 +226,7 @@ def attacked_node(
     folder.mkdir(parents=True, exist_ok=True)
     text = CONFIGURATION.format(
         port=port,
-        tls_port=peers.free_port(),
+        tls_port=free_port(),
         deadline_s=DEADLINE_S,
         listener=listener,
         storage=storage,

@@ -12,6 +12,7 @@ import pytest
 from attacked_node import Attacked, attacked_node
 from receiving_node import Node, made_settings
 
+from node.phantom.ports import free_port
 from storage.database import migrate, open_engine
 from storage.objects import ObjectStore
 
@@ -47,7 +48,7 @@ def node(idle_node: Node) -> Node:
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     """A `limner listen` that all attacks of a session are made on, one after the other."""
-    with attacked_node(tmp_path_factory.mktemp("attacked"), peers.free_port()) as running:
+    with attacked_node(tmp_path_factory.mktemp("attacked"), free_port()) as running:
         yield running
 
 

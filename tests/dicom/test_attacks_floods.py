@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import peers
 import psutil
 import pytest
 from attacked_node import Attacked, attacked_node
@@ -31,6 +30,7 @@ from raw_peer import (
 from receiving_node import until
 
 from node.dicom.wire.acceptor import MOST_WAITING
+from node.phantom.ports import free_port
 
 pytestmark = pytest.mark.flow
 
@@ -100,7 +100,7 @@ def shared_out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     """A node that gives each address three of its five places."""
     with attacked_node(
         tmp_path_factory.mktemp("shared-out"),
-        peers.free_port(),
+        free_port(),
         listener="max_associations = 5\nmax_per_address = 3",
         warm=5,
     ) as running:
@@ -180,21 +180,20 @@ def limited(process: psutil.Process, limit: int, value: int) -> Iterator[None]:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Attacked]:
     """A node that was never in need before: what is imported at first use is not there yet."""
-    with attacked_node(tmp_path / "fresh", peers.free_port(), warm=5) as running:
+    with attacked_node(tmp_path / "fresh", free_port(), warm=5) as running:
         yield running
 
 
 def test_when_descriptors_run_out_silent_connections_make_room(fresh: Attacked) -> None:
-    attacked = fresh
-    wire = attacked.wire()
+    wire = fresh.wire()
     with (
-        attacked.unharmed(growth_mb=6),
+        fresh.unharmed(growth_mb=6),
         limited(wire, resource.RLIMIT_NOFILE, wire.num_fds() + 20),
     ):
-        flood = [Peer(attacked.port) for _ in range(60)]
+        flood = [Peer(fresh.port) for _ in range(60)]
         with held(flood):
-            honest(attacked.port, source=NEIGHBOUR)
-    until(lambda: "no descriptor" in attacked.log.read_text())
+            honest(fresh.port, source=NEIGHBOUR)
+    until(lambda: "no descriptor" in fresh.log.read_text())
 
 
 def test_when_no_thread_can_be_started_connections_are_closed_and_nothing_dies(

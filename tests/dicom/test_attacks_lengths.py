@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Iterator
 
-import peers
 import pytest
 from attacked_node import Attacked, attacked_node
 from raw_peer import (
@@ -48,6 +47,8 @@ from raw_peer import (
     us,
 )
 from receiving_node import until
+
+from node.phantom.ports import free_port
 
 pytestmark = pytest.mark.flow
 
@@ -374,7 +375,7 @@ def deflating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     """A node that was told to take deflated data sets."""
     with attacked_node(
         tmp_path_factory.mktemp("deflating"),
-        peers.free_port(),
+        free_port(),
         listener=f'transfer_syntaxes = ["1.2.840.10008.1.2.1", "{DEFLATED}"]',
     ) as running:
         yield running

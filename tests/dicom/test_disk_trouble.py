@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import peers
 import pytest
 from attacked_node import Attacked, attacked_node
 from raw_peer import (
@@ -37,6 +36,7 @@ from raw_peer import (
 from receiving_node import until
 
 from node.dicom.indexing import LARGEST_COMPARED
+from node.phantom.ports import free_port
 from tests.durability.recording import CANNOT_RECORD
 
 pytestmark = pytest.mark.flow
@@ -70,7 +70,7 @@ def scarce(tmp_path_factory: pytest.TempPathFactory, memory: Path) -> Iterator[A
     free_mb = shutil.disk_usage(memory).free >> 20
     with attacked_node(
         tmp_path_factory.mktemp("scarce"),
-        peers.free_port(),
+        free_port(),
         storage=f'objects = "{memory}/scarce"',
         reserve_mb=free_mb - SPARE_MB,
         object_mb=500,
@@ -144,7 +144,7 @@ def test_huge_objects_under_one_uid_are_kept_and_told_apart_without_laying_them_
     head = dataset(uid, pixels=0)[:-4] + struct.pack("<I", blocks * MAX_BLOCK)
     with (
         attacked_node(
-            tmp_path, peers.free_port(), storage=f'objects = "{memory}/huge"', object_mb=300
+            tmp_path, free_port(), storage=f'objects = "{memory}/huge"', object_mb=300
         ) as node,
         node.unharmed(growth_mb=12),
     ):
@@ -175,7 +175,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Attacked
         check=True,
     )
     environment = {"LD_PRELOAD": str(library), "LIMNER_FAIL_SYNC": str(trigger)}
-    with attacked_node(folder / "node", peers.free_port(), environment=environment) as running:
+    with attacked_node(folder / "node", free_port(), environment=environment) as running:
         yield running, trigger
 
 

@@ -45,6 +45,7 @@ from node.dicom.wire.admission import (
     unknown_caller,
 )
 from node.errors import PassingError, PeerError
+from node.phantom.ports import free_port
 from storage.instances import Difference
 
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"  # nobody takes it
@@ -283,7 +284,7 @@ def test_answers_that_come_at_once_are_all_heard(tmp_path: Path) -> None:
 
 
 def test_nothing_at_the_port_is_told_with_the_address(tmp_path: Path) -> None:
-    port = peers.free_port()
+    port = free_port()
     with pytest.raises(PassingError, match=f"127.0.0.1:{port}") as failed:
         send_instances(target(port), [outgoing(tmp_path)], calling_ae=OURS)
     assert failed.value.fault.code == "peer-not-reached"

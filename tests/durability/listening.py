@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-import peers
 import psutil
 from sqlalchemy import func, select
 
 from node.dicom.filemeta import read_file_meta
+from node.phantom.ports import free_port
 from node.settings import Settings, load_settings
 from storage.database import migrate, open_engine, reading
 from storage.instances import InstanceRow, list_instances
@@ -279,7 +279,7 @@ def made_listening(
     The journal's files are small by default, so that new ones are begun all the time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = CONFIG.format(port=peers.free_port(), journal_mb=journal_mb, processes=processes)
+    text = CONFIG.format(port=free_port(), journal_mb=journal_mb, processes=processes)
     (folder / "limner.toml").write_text(text, encoding="utf-8")
     listening = Listening(folder, log, nursery)
     migrate(listening.settings.storage.database_url)

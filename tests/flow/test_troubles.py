@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import peers
 import pytest
 from running_node import CHEST, Line, RunningNode, made_node, peers_and_routes
 
@@ -17,6 +16,7 @@ from node.dicom.requestor import Target
 from node.phantom.damage import Damage, damaged
 from node.phantom.orders import Orders
 from node.phantom.pacs import PhantomPacs
+from node.phantom.ports import free_port
 from node.phantom.scanner import send_study
 from node.phantom.study import SMALL_HEAD, PhantomStudy, make_study
 from node.settings import bundled_config
@@ -37,7 +37,7 @@ def shared_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         tables = peers_and_routes(
             pacs_port=pacs.target.port, model="lung-ct", when='Modality = "CT"'
         )
-        with made_node(folder / "node", peers.free_port, tables) as node:
+        with made_node(folder / "node", free_port, tables) as node:
             made = Line(node, pacs)
             made.start()
             yield made

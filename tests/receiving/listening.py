@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
-from peers import free_port
 
+from node.phantom.ports import free_port
 from node.settings import Settings, load_settings
 from storage.associations import AssociationRow, list_associations
 from storage.callers import CallerRow, list_callers

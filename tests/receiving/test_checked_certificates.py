@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import peers
 import pytest
 from click.testing import CliRunner, Result
 
 from node.commands.setup import check
 from node.dicom.certificates import CertificateError, examine, read_certificates
 from node.dicom.wire.tls import TlsFiles
+from node.phantom.ports import free_port
 
 from .authority import Authority, Signed
 from .listening import made_listening
@@ -52,7 +52,7 @@ def checked(tmp_path: Path, ours: Authority) -> Iterator[Checked]:
     files = tmp_path / "files"
     files.mkdir()
     lines = f"""
-tls_port = {peers.free_port()}
+tls_port = {free_port()}
 tls_cert_file = "{files}/node.pem"
 tls_key_file = "{files}/node.key"
 tls_ca_file = "{files}/ca.pem"
@@ -185,7 +185,7 @@ def test_an_expired_authority_is_a_warning_beside_a_good_one_and_a_fault_alone(
 def test_a_listener_says_in_its_log_what_check_says(tmp_path: Path, ours: Authority) -> None:
     signed = ours.sign("node", until=days(29))
     lines = f"""
-tls_port = {peers.free_port()}
+tls_port = {free_port()}
 tls_cert_file = "{signed.certificate}"
 tls_key_file = "{signed.key}"
 tls_ca_file = "{ours.certificate}"

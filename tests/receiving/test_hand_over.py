@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import peers
 import pytest
 
 from node.dicom.handover import NAME
+from node.phantom.ports import free_port
 from storage.associations import AssociationOutcome
 
 from .calling import Caller, Turned
@@ -271,7 +271,7 @@ def test_a_successor_that_cannot_serve_changes_nothing(listening: Listening) -> 
 
 def test_a_listener_with_another_port_replaces_the_first_one(listening: Listening) -> None:
     first = listening.start()
-    other = peers.free_port()
+    other = free_port()
     listening.edit(f"port = {listening.port}", f"port = {other}")
 
     listening.start()

@@ -19,6 +19,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 
+from node.phantom.ports import free_port
+
 from .authority import Authority, Signed, client
 from .calling import CT, EXPLICIT, Caller, Turned, image
 from .listening import Listening, made_listening
@@ -66,7 +68,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     node.mkdir()
     install(node, ours.sign("node"), ours)
     lines = f"""
-tls_port = {peers.free_port()}
+tls_port = {free_port()}
 tls_cert_file = "{node}/node.pem"
 tls_key_file = "{node}/node.key"
 tls_ca_file = "{node}/ca.pem"
