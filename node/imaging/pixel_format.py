@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,35 @@ def pixel_format(header: Dataset, place: PixelPlace) -> PixelFormat | str:
     return PixelFormat(rows, columns, frames, allocated, stored, high_bit, signed=bool(signed))
 
 
+_known: WeakKeyDictionary[SourceInstance, tuple[PixelFormat, ValueRule] | str] = WeakKeyDictionary()
+"""What headers said; asked for once to judge a series and once more to read it."""
+
+
+def pixels_of(instance: SourceInstance) -> tuple[PixelFormat, ValueRule] | str:
+    """Return how the pixels of an instance are written and how its cells become values.
+
+    The rule is that of the instance itself; frames of a multi-frame one have their own.
+
+    Returns:
+        Both, or one sentence on why the header makes no sense.
+    """
+    found = _known.get(instance)
+    if found is None:
+        found = _known[instance] = _pixels_of(instance)
+    return found
+
+
+def _pixels_of(instance: SourceInstance) -> tuple[PixelFormat, ValueRule] | str:
+    place = instance.pixels
+    if place is None:
+        return "The instance holds no pixel element."
+    form = pixel_format(instance.header, place)
+    if isinstance(form, str):
+        return form
+    rule = value_rule(instance.header, instance.header, form, big_endian=place.big_endian)
+    return rule if isinstance(rule, str) else (form, rule)
+
+
 def refuse_format(instance: SourceInstance) -> tuple[Reason, str] | None:
     """Return why the pixels of an instance cannot be read, as far as headers tell, or None."""
     place = instance.pixels
@@ -121,12 +151,10 @@ def refuse_format(instance: SourceInstance) -> tuple[Reason, str] | None:
     if not known:
         name = syntax_name(place.transfer_syntax)
         return Reason.UNSUPPORTED_SYNTAX, f"No decoder for {name} is installed."
-    form = pixel_format(instance.header, place)
-    if isinstance(form, str):
-        return Reason.BAD_HEADER, form
-    rule = value_rule(instance.header, instance.header, form, big_endian=place.big_endian)
-    if isinstance(rule, str):
-        return Reason.BAD_HEADER, rule
+    found = pixels_of(instance)
+    if isinstance(found, str):
+        return Reason.BAD_HEADER, found
+    form, _ = found
     if place.transfer_syntax in COMPRESSED:
         if place.length is not None or form.floating:
             return Reason.BAD_HEADER, "The pixel element of a compressed image has no fragments."

@@ -30,6 +30,7 @@ from pydicom.uid import (
 )
 
 from node.imaging.attributes import DAMAGE, text, tolerated
+from node.imaging.header_reader import HeaderReader
 from node.imaging.values import InstanceFile, PixelPlace, Refusal, SourceInstance
 from node.reasons import Reason
 
@@ -174,16 +175,23 @@ def inflate(data: bytes) -> bytes:
     return plain
 
 
-def read_header(file: InstanceFile) -> SourceInstance | Refusal:
+def read_header(file: InstanceFile, reader: HeaderReader | None = None) -> SourceInstance | Refusal:
     """Read the header of one instance up to its pixel element.
+
+    Args:
+        file: Its bytes.
+        reader: For callers that read many headers; what it does not understand pydicom reads.
 
     Returns:
         The instance, or a refusal `bad-header` if it cannot be read or lacks one of the four
         UIDs that say what it is and where it belongs.
     """
     try:
-        with tolerated(), open_instance(file) as stream:
-            instance = _read(file, stream)
+        with tolerated():
+            instance = reader.read(file) if reader else None
+            if instance is None:
+                with open_instance(file) as stream:
+                    instance = _read(file, stream)
             missing = [name for name in _IDENTITY if not text(instance.header, name)]
     except DAMAGE as error:
         return _bad(file, f"the header cannot be read ({type(error).__name__})")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from node.imaging.attributes import text, tolerated
 from node.imaging.enhanced import enhanced_frames, is_enhanced
 from node.imaging.frames import Frame, classic_frame
+from node.imaging.header_reader import HeaderReader
 from node.imaging.kinds import is_derived, is_localizer, refuse_kind
 from node.imaging.pixel_format import refuse_format
 from node.imaging.read import open_instance, read_header
@@ -38,9 +39,10 @@ def find_volumes(
     """
     damaged: list[Refusal] = []
     by_series: dict[str, list[SourceInstance]] = defaultdict(list)
+    reader = HeaderReader()
     with tolerated():
         for file in sorted(files, key=lambda file: (str(file.path), file.offset)):
-            instance = read_header(file)
+            instance = read_header(file, reader)
             if isinstance(instance, Refusal):
                 damaged.append(instance)
             else:

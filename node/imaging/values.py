@@ -61,7 +61,7 @@ class PixelPlace:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class SourceInstance:
     """One instance of a series as read for imaging: header and place.
 

@@ -20,7 +20,13 @@ from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
 from node.imaging.enhanced import frame_groups
 from node.imaging.fragments import CutShortError, read_frames
 from node.imaging.native import NativeReader
-from node.imaging.pixel_format import LARGEST_VOXELS, PixelFormat, pixel_format, value_rule
+from node.imaging.pixel_format import (
+    LARGEST_VOXELS,
+    PixelFormat,
+    ValueRule,
+    pixels_of,
+    value_rule,
+)
 from node.imaging.pixels import convert_plane
 from node.imaging.planes import Plane, RefusedError, unreadable
 from node.imaging.streams import check_stream
@@ -99,29 +105,37 @@ def _planes(plan: VolumePlan) -> list[Plane]:
     planes: list[Plane] = []
     for part in plan.slices:
         instance = plan.instances[part.instance]
-        place, form = _format(instance, plan)
-        frame = 0 if part.frame is None else part.frame - 1
-        transformation = instance.header
+        place, form, rule = _pixels(instance, plan)
+        frame = 0
         if part.frame is not None:
-            transformation = groups[part.instance][frame].transformation()
-        rule = value_rule(instance.header, transformation, form, big_endian=place.big_endian)
-        if isinstance(rule, str):
-            raise RefusedError(Reason.BAD_HEADER, rule, instance)
+            frame = part.frame - 1
+            own = value_rule(
+                instance.header,
+                groups[part.instance][frame].transformation(),
+                form,
+                big_endian=place.big_endian,
+            )
+            if isinstance(own, str):
+                raise RefusedError(Reason.BAD_HEADER, own, instance)
+            rule = own
         planes.append(Plane(instance, place, form, rule, frame))
     return planes
 
 
-def _format(instance: SourceInstance, plan: VolumePlan) -> tuple[PixelPlace, PixelFormat]:
+def _pixels(
+    instance: SourceInstance, plan: VolumePlan
+) -> tuple[PixelPlace, PixelFormat, ValueRule]:
     if instance.pixels is None:
         raise RefusedError(Reason.NOT_AN_IMAGE, "The instance holds no pixel element.", instance)
-    form = pixel_format(instance.header, instance.pixels)
-    if isinstance(form, str):
-        raise RefusedError(Reason.BAD_HEADER, form, instance)
+    found = pixels_of(instance)
+    if isinstance(found, str):
+        raise RefusedError(Reason.BAD_HEADER, found, instance)
+    form, rule = found
     if (form.rows, form.columns) != plan.shape[1:]:
         raise RefusedError(
             Reason.MIXED_MATRIX, "Rows x columns differ from those of the plan.", instance
         )
-    return instance.pixels, form
+    return instance.pixels, form, rule
 
 
 def _decode(planes: list[Plane], decoder: FrameDecoder) -> dict[int, NDArray[Any]]:
