@@ -36,6 +36,17 @@ class Reason(StrEnum):
     DECODE_FAILED = "decode-failed"
     BAD_HEADER = "bad-header"
     NOT_ACCEPTED = "not-accepted"
+    SUV_UNITS = "suv-units"
+    SUV_TYPE = "suv-type"
+    SUV_SCALE_FACTOR = "suv-scale-factor"
+    SUV_CORRECTION = "suv-correction"
+    SUV_RESCALE = "suv-rescale"
+    SUV_WEIGHT = "suv-weight"
+    SUV_DOSE = "suv-dose"
+    SUV_HALF_LIFE = "suv-half-life"
+    SUV_RADIOPHARMACEUTICAL = "suv-radiopharmaceutical"
+    SUV_TIMES = "suv-times"
+    SUV_MIXED = "suv-mixed"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -70,6 +81,26 @@ SENTENCES: dict[Reason, str] = {
     Reason.DECODE_FAILED: "A frame could not be decoded.",
     Reason.BAD_HEADER: "A header could not be read or contradicts itself.",
     Reason.NOT_ACCEPTED: "The model's card does not accept a series of this kind.",
+    Reason.SUV_UNITS: "PET values are in units of which no SUV can be made (anything but BQML, "
+    "GML, CM2ML and Philips' CNTS); of an Enhanced PET Image, its frames map to no such unit.",
+    Reason.SUV_TYPE: "The SUV is not by body weight, and its rule, or the sex, height or weight "
+    "that the rule needs, is not known.",
+    Reason.SUV_SCALE_FACTOR: "Units are CNTS and Philips' private scale factor is absent, often "
+    "removed by an anonymiser.",
+    Reason.SUV_CORRECTION: "The PET image is not said to be corrected for attenuation and decay, "
+    "or what it says of its decay correction contradicts itself.",
+    Reason.SUV_RESCALE: "PET values have an intercept or a table, so they are not proportional "
+    "to activity.",
+    Reason.SUV_WEIGHT: "The patient's weight is absent or no weight of a person.",
+    Reason.SUV_DOSE: "The administered dose is absent or no dose that is given for imaging; "
+    "perhaps its unit is wrong.",
+    Reason.SUV_HALF_LIFE: "The half-life is absent, or not that of the nuclide.",
+    Reason.SUV_RADIOPHARMACEUTICAL: "No radiopharmaceutical is described, or several different "
+    "ones are.",
+    Reason.SUV_TIMES: "The time of administration, acquisition or decay correction is absent or "
+    "malformed, or the times contradict each other.",
+    Reason.SUV_MIXED: "The slices disagree on what holds for the whole PET series, such as "
+    "units, weight or decay correction.",
 }
 
 
@@ -82,7 +113,9 @@ def reasons_page() -> str:
     """Return docs/reasons.md as text."""
     rows = "".join(f"| `{reason}` | {SENTENCES[reason]} |\n" for reason in Reason)
     return (
-        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume. Made from "
+        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume; those that begin "
+        "with `suv-`: why a PET volume is not in SUVbw, so that only models which want that refuse "
+        "it. Made from "
         "`node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
         "| code | meaning |\n|---|---|\n" + rows
     )

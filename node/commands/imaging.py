@@ -123,7 +123,7 @@ def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:
         " x ".join(map(str, volume["shape"])),
         " x ".join(f"{mm:.3f}" for mm in volume["spacing_mm"]),
         f"{shown} {volume['units']}",
-        "yes",
+        f"yes; {volume['reason']}: {volume['explanation']}" if volume["reason"] else "yes",
     )
 
 

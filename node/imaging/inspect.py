@@ -1,7 +1,8 @@
 """What a folder holds, as the JSON object of `limner inspect`: volumes, or why there are none.
 
 Every series is named with every part of it, usable or not. Minimum, median and maximum leave
-padding out; with a mask they are those inside it. A field that does not exist is null.
+padding out; with a mask they are those inside it. A field that does not exist is null. A usable
+PET volume whose values could not be made SUVbw keeps its own units and says why in its reason.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def _usable(
         "part": plan.part,
         "modality": plan.modality or None,
         "usable": True,
-        "reason": None,
-        "explanation": None,
+        "reason": str(plan.suv.reason) if plan.suv else None,
+        "explanation": plan.suv.explanation if plan.suv else None,
         "shape": list(plan.shape),
         "spacing_mm": list(plan.spacing_mm),
         "affine": plan.affine.tolist(),

@@ -6,7 +6,7 @@ any memory is reserved. Source: PS3.3 C.7.6.3, C.11.1, PS3.5 8.1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -83,6 +83,13 @@ class ValueRule:
     def integral(self) -> bool:
         """Return whether physical values are whole numbers shifted by a whole number."""
         return self.table is None and self.slope == 1.0 and self.intercept.is_integer()
+
+    def scaled(self, factor: float) -> ValueRule:
+        """Return the rule that gives `factor` times the values of this one."""
+        table = None if self.table is None else self.table * factor
+        return replace(
+            self, slope=self.slope * factor, intercept=self.intercept * factor, table=table
+        )
 
 
 def pixel_format(header: Dataset, place: PixelPlace) -> PixelFormat | str:

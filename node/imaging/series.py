@@ -18,6 +18,7 @@ from node.imaging.enhanced import enhanced_frames, is_enhanced
 from node.imaging.frames import Frame, classic_frame
 from node.imaging.header_reader import HeaderReader
 from node.imaging.kinds import is_derived, is_localizer, refuse_kind
+from node.imaging.pet import in_suv
 from node.imaging.pixel_format import refuse_format
 from node.imaging.read import open_instance, read_header
 from node.imaging.stacks import grouped, refuse, volumes_of_frames
@@ -67,7 +68,8 @@ def find_in_series(
         if isinstance(part, Refusal):
             numbered.append(replace(part, series_uid=series_uid, modality=modality, part=number))
         else:
-            numbered.append(replace(part, part=number))
+            suv = replace(part.suv, part=number) if part.suv else None
+            numbered.append(replace(part, part=number, suv=suv))
     return numbered
 
 
@@ -161,7 +163,17 @@ def _of_images(
     # A volume without its damaged slices would be a shorter one that looks whole.
     for group in [] if damaged else by_modality.values():
         parts += volumes_of_frames(group, min_slices)
-    return parts
+    return _with_suv(parts, images)
+
+
+def _with_suv(
+    parts: list[VolumePlan | Refusal], images: Sequence[SourceInstance]
+) -> list[VolumePlan | Refusal]:
+    pet = [part for part in parts if isinstance(part, VolumePlan) and part.modality == "PT"]
+    if not pet:
+        return parts
+    others = [part for part in parts if not any(part is one for one in pet)]
+    return [*in_suv(pet, images), *others]
 
 
 def _frames(instance: SourceInstance) -> Iterable[Frame | tuple[Reason, str]]:

@@ -116,6 +116,8 @@ class VolumePlan:
         slices: The source of each slice, ascending along row x column.
         frame_of_reference_uid: Frame of Reference UID (0020,0052), empty if there is none.
         notes: Sentences on what was put right, such as a slice that arrived twice.
+        factors: Per slice, what rescaled values are multiplied by to be in `units`; empty for 1.
+        suv: Why the values of a PET volume are not in SUVbw; None where they are, and elsewhere.
     """
 
     series_uid: str
@@ -130,6 +132,8 @@ class VolumePlan:
     slices: tuple[SliceSource, ...] = field(repr=False)
     frame_of_reference_uid: str
     notes: tuple[str, ...] = ()
+    factors: tuple[float, ...] = ()
+    suv: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,13 +145,14 @@ class Volume:
             to the modality's background.
         affine: float64 (4, 4), index [slice, row, column, 1] to LPS mm.
         spacing_mm: Distance between slices, rows, columns in mm.
-        units: `HU`, `BQML`, `CNTS`, ..., `arbitrary` (MR) or `unknown`.
+        units: `HU`, `SUVbw`, `BQML`, `CNTS`, ..., `arbitrary` (MR) or `unknown`.
         modality: Modality (0008,0060) as the series spells it.
         series_uid: Series Instance UID.
         part: Number from 1 among the volumes that one series splits into.
         instances: Every instance of this volume, each once, in the order of its first slice.
         slices: The source of each slice, same order as `array`.
         padding: True where the pixel was padding (not measured), or None where none was.
+        suv: As in `VolumePlan`.
     """
 
     array: NDArray[np.int16] | NDArray[np.float32]
@@ -160,6 +165,7 @@ class Volume:
     instances: tuple[SourceInstance, ...]
     slices: tuple[SliceSource, ...]
     padding: NDArray[np.bool_] | None = None
+    suv: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,8 @@ def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Vol
             default they are started for this volume and ended with it.
 
     Returns:
-        The volume, int16 where that is exact and float32 otherwise, or a refusal that names the
-        instance whose pixels could not be had.
+        The volume, int16 where that is exact and float32 otherwise (always in SUVbw), or a
+        refusal that names the instance whose pixels could not be had.
     """
     try:
         with tolerated():
@@ -87,6 +87,7 @@ def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Vol
         instances=plan.instances,
         slices=plan.slices,
         padding=padding,
+        suv=plan.suv,
     )
 
 
@@ -103,7 +104,7 @@ def _planes(plan: VolumePlan) -> list[Plane]:
         for index in {part.instance for part in plan.slices if part.frame is not None}
     }
     planes: list[Plane] = []
-    for part in plan.slices:
+    for index, part in enumerate(plan.slices):
         instance = plan.instances[part.instance]
         place, form, rule = _pixels(instance, plan)
         frame = 0
@@ -118,6 +119,8 @@ def _planes(plan: VolumePlan) -> list[Plane]:
             if isinstance(own, str):
                 raise RefusedError(Reason.BAD_HEADER, own, instance)
             rule = own
+        if plan.factors:
+            rule = rule.scaled(plan.factors[index])
         planes.append(Plane(instance, place, form, rule, frame))
     return planes
 
@@ -216,7 +219,8 @@ def _fill(
     plan: VolumePlan, planes: list[Plane], decoded: dict[int, NDArray[Any]]
 ) -> tuple[NDArray[np.int16] | NDArray[np.float32], NDArray[np.bool_] | None]:
     """Read and convert every plane; int16 first where the headers allow it."""
-    if all(plane.rule.integral and not plane.form.floating for plane in planes):
+    whole_numbers = all(plane.rule.integral and not plane.form.floating for plane in planes)
+    if whole_numbers and not plan.factors:
         whole: NDArray[np.int16] = np.empty(plan.shape, dtype=np.int16)
         fits, padding = _convert_into(whole, planes, decoded)
         if fits:

@@ -16,6 +16,8 @@ def refusal_of(volume: Volume, card: Card) -> Refusal | None:
             Reason.TOO_FEW_SLICES,
             f"The volume has {slices} slices, {card.name} wants at least {card.min_slices}.",
         )
+    if card.voxels.units == "SUVbw" and volume.suv is not None:
+        return _refusal(volume, volume.suv.reason, volume.suv.explanation)
     if volume.units != card.voxels.units:
         return _refusal(
             volume,
