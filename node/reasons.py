@@ -47,6 +47,8 @@ class Reason(StrEnum):
     SUV_RADIOPHARMACEUTICAL = "suv-radiopharmaceutical"
     SUV_TIMES = "suv-times"
     SUV_MIXED = "suv-mixed"
+    STAGE_REJECTED = "stage-rejected"
+    STAGE_EMPTY = "stage-empty"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -101,6 +103,10 @@ SENTENCES: dict[Reason, str] = {
     "malformed, or the times contradict each other.",
     Reason.SUV_MIXED: "The slices disagree on what holds for the whole PET series, such as "
     "units, weight or decay correction.",
+    Reason.STAGE_REJECTED: "The model that has to run first gave a result that its own card "
+    "rejects, so the model that builds on it did not run.",
+    Reason.STAGE_EMPTY: "The model that has to run first found nothing to which the next one "
+    "could be limited.",
 }
 
 

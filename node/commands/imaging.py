@@ -143,6 +143,7 @@ def _written(part: Part, out: Path) -> dict[str, Any]:
         "shape": None,
         "spacing_mm": None,
         "segments": [],
+        "measurements": [],
         "results": [],
         "verdict": None,
         "seconds": {},
@@ -184,6 +185,7 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
             }
             for segment in (said.segments if said else ())
         ],
+        "measurements": part.segmentation.measurements,
         "results": results,
         "verdict": {"outcome": verdict.outcome, "reasons": list(verdict.reasons)},
         "runtime": dict(part.segmentation.runtime),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from node.reasons import Reason
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
+Fractions = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,10 @@ class Code:
     meaning: str
 
 
+VOLUME: Final = Code("118565006", "SCT", "Volume")
+"""The measurement that every segment has, in mL."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One segment as the model's card describes it.
@@ -223,12 +229,23 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One number about one segment, with its unit (UCUM)."""
+    """One number about one segment.
+
+    Attributes:
+        segment: The segment's number.
+        name: What was measured, such as Volume.
+        value: The number, in `unit`.
+        unit: As UCUM code.
+        derivation: Which number of many it is, such as Maximum or Mean; None where there is one.
+        method: How it was measured, in words.
+    """
 
     segment: int
     name: Code
     value: float
     unit: Code
+    derivation: Code | None = None
+    method: str = ""
 
 
 class Outcome(StrEnum):
@@ -261,6 +278,7 @@ class ModelIdentity:
         research: True unless the site's card is cleared for more.
         series_description: What the card wants its result series to be called; may be empty.
         series_number: Series Number from which result series count; the source's is added.
+        first: The model whose mask limited this one, None where there is none.
     """
 
     name: str
@@ -271,6 +289,7 @@ class ModelIdentity:
     research: bool = True
     series_description: str = ""
     series_number: int = 9000
+    first: ModelIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,13 +298,17 @@ class Segmentation:
 
     Attributes:
         labels: uint8, shape of the volume's array; 0 is background.
-        segments: Every segment of the card, present in the labels or not.
+        segments: Every segment of the card, present in the labels or not; where the card splits
+            a label into instances, one for each instance.
         measurements: At least the volume of each segment in mL.
         verdict: Accept, review or reject.
         model: What made it.
         runtime: Facts of the run: engine, version, precision, threads, device.
         removed_ml: What post-processing took away, in mL.
         seconds: Wall seconds by step.
+        fractions: float32, shape of the volume's array: the share 0..1 of each voxel that is
+            tissue, where the model's head is `occupancy`; labels are where it is at least a
+            half. None for other heads.
     """
 
     labels: Labels
@@ -296,3 +319,4 @@ class Segmentation:
     runtime: Mapping[str, str]
     removed_ml: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fractions: Fractions | None = None

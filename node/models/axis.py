@@ -62,18 +62,27 @@ class Axis:
         Args:
             downsample: `area` averages over a coarser voxel, `linear` never does.
         """
-        edges = self.start + np.arange(self.model_count + 1) * self.ratio
         if downsample == "area" and self.ratio > 1.0:
-            natives = np.arange(self.native_count)
-            upper = np.minimum(edges[1:, None], natives[None, :] + 1)
-            lower = np.maximum(edges[:-1, None], natives[None, :])
-            shares = np.clip(upper - lower, 0.0, None) / self.ratio
-            matrix: Matrix = shares.astype(np.float32)
+            matrix: Matrix = (self.shared() / self.ratio).astype(np.float32)
             return matrix
+        edges = self.start + np.arange(self.model_count + 1) * self.ratio
         centres = (edges[:-1] + edges[1:]) / 2
         matrix = _linear(centres - 0.5, self.native_count)
         matrix[(centres < 0) | (centres > self.native_count)] = 0.0
         return matrix
+
+    def shared(self) -> NDArray[np.float64]:
+        """Return (model_count, native_count): the length that two voxels share, in native voxels.
+
+        Divided by `ratio` it averages native values over model voxels; transposed it gives every
+        native voxel the mean of the model voxels in it, and the sum over all of them is kept.
+        """
+        edges = self.start + np.arange(self.model_count + 1) * self.ratio
+        natives = np.arange(self.native_count)
+        upper = np.minimum(edges[1:, None], natives[None, :] + 1)
+        lower = np.maximum(edges[:-1, None], natives[None, :])
+        shares: NDArray[np.float64] = np.clip(upper - lower, 0.0, None)
+        return shares
 
     def backward(self, back: str) -> Matrix:
         """Return (native voxels inside, model_count): model to native values, edges held.

@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from node.errors import setup_error
+from node.errors import SetupError, setup_error
 from node.imaging.values import ModelIdentity, Segment
+from node.models.chain import stage_card, with_stage
 from node.models.parts import (
+    REMOVING,
     Head,
     Inference,
+    Instances,
     Network,
     PostStep,
     Quality,
+    RestrictTo,
     Results,
     SplitSides,
+    Stage,
     Step,
     Voxels,
     Weights,
@@ -41,11 +46,12 @@ from node.models.sections import (
     read_quality,
     read_results,
     read_segments,
+    read_stage,
     read_steps,
     read_voxels,
     read_weights,
 )
-from node.settings import Condition, read_conditions
+from node.settings import Condition, bundled_config, read_conditions
 from node.strict_toml import Document, Mistakes, Table
 
 SCHEMA: Final = 1
@@ -65,6 +71,7 @@ _TABLES: Final = (
     "network",
     "inference",
     "head",
+    "stage",
     "postprocess",
     "segments",
     "quality",
@@ -101,6 +108,8 @@ class Card:
         results: What is written.
         scores: Honest figures, shown to people; free keys.
         text: card.toml as read.
+        stage: Which model runs before this one, None for none.
+        first: That model's card, once it was found.
     """
 
     folder: Path
@@ -126,6 +135,8 @@ class Card:
     results: Results
     scores: Mapping[str, Any]
     text: str
+    stage: Stage | None = None
+    first: Card | None = None
 
     @property
     def weights_path(self) -> Path:
@@ -137,8 +148,9 @@ class Card:
         """SHA-256 over everything but the weights that can change labels or result bytes, hex.
 
         What a series must be to be accepted, limits in words, licence and scores are left out.
+        Of a model with a stage before it, that model's weights and settings belong to it.
         """
-        parts = {
+        parts: dict[str, object] = {
             "rules": INFERENCE_RULES,
             "schema": SCHEMA,
             "name": self.name,
@@ -156,6 +168,9 @@ class Card:
             "quality": self.quality,
             "results": self.results,
         }
+        if self.stage is not None:
+            first = stage_card(self)
+            parts["stage"] = (self.stage, first.weights.sha256, first.settings_digest)
         text = json.dumps(_plain(parts), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -171,15 +186,37 @@ class Card:
             research=self.research,
             series_description=self.results.series_description,
             series_number=self.results.series_number,
+            first=None if self.stage is None else stage_card(self).identity,
         )
 
 
 def load_card(folder: Path) -> Card:
-    """Read card.toml in `folder`.
+    """Read card.toml in `folder`, and the card of a stage before it: beside it, else bundled.
 
     Raises:
-        SetupError: The file is absent, or has mistakes; all of them are told with their lines.
+        SetupError: The file is absent, or has mistakes; all of them are told with their lines;
+            or the model of its stage is not there or does not fit.
     """
+    card = _read_card(folder)
+    if card.stage is None:
+        return card
+    around = (folder.resolve().parent, bundled_config() / "models")
+    return with_stage(card, lambda name: _card_named(name, around))
+
+
+def _card_named(name: str, folders: Sequence[Path]) -> Card | None:
+    """Return the card of that name; cards with mistakes are nobody's stage."""
+    for path in (path for folder in folders for path in sorted(folder.glob(f"*/{CARD_FILE}"))):
+        try:
+            card = _read_card(path.parent)
+        except SetupError:
+            continue
+        if card.name == name:
+            return card
+    return None
+
+
+def _read_card(folder: Path) -> Card:
     path = folder / CARD_FILE
     try:
         text = path.read_text(encoding="utf-8")
@@ -194,10 +231,10 @@ def load_card(folder: Path) -> Card:
 
 
 def parse_card(text: str, folder: Path) -> Card:
-    """Return the card in the text of a card.toml.
+    """Return the card in the text of a card.toml; that of its stage is not looked for.
 
     Raises:
-        SetupError: As `load_card`.
+        SetupError: It has mistakes.
     """
     mistakes = Mistakes(f"{folder.name}/{CARD_FILE}")
     document = Document(text, mistakes)
@@ -228,6 +265,7 @@ def parse_card(text: str, folder: Path) -> Card:
         results=read_results(document.table("results")),
         scores=document.table("scores").rest(),
         text=text,
+        stage=read_stage(document.table("stage")),
     )
     top.finish()
     about.finish()
@@ -251,7 +289,7 @@ def find_cards(folders: Sequence[Path]) -> dict[str, Card]:
     for folder in folders:
         here: dict[str, Card] = {}
         for path in sorted(folder.glob(f"*/{CARD_FILE}")):
-            card = load_card(path.parent)
+            card = _read_card(path.parent)
             if card.name in here:
                 raise setup_error(
                     "card-name-twice",
@@ -262,7 +300,7 @@ def find_cards(folders: Sequence[Path]) -> dict[str, Card]:
                 )
             here[card.name] = card
         cards = here | cards
-    return cards
+    return {name: with_stage(card, cards.get) for name, card in cards.items()}
 
 
 def _name(top: Table) -> str:
@@ -287,7 +325,7 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
             f"network.channels: must be 2 x inference.neighbours + 1 = {wanted}, "
             f"is {card.network.channels}",
         )
-    least = 1 if card.head.kind == "probability" else 2
+    least = 2 if card.head.kind == "classes" else 1
     if card.network.outputs < least or (least == 1 and card.network.outputs != 1):
         mistakes.note(
             0,
@@ -301,13 +339,22 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
 
 def _check_labels(card: Card, mistakes: Mistakes) -> None:
     """Follow the label values from the head to the segments."""
-    heads = 1 if card.head.kind == "probability" else card.network.outputs - 1
+    heads = card.network.outputs - 1 if card.head.kind == "classes" else 1
     labels = set(range(1, heads + 1))
     for place, step in enumerate(card.postprocess, start=1):
         for label in sorted(labels_used(step) - labels):
             mistakes.note(0, f"postprocess[{place}]: there is no label {label} at this step")
+        if card.head.kind == "occupancy" and not isinstance(step, REMOVING):
+            mistakes.note(
+                0,
+                f"postprocess[{place}]: a step on fractions can only take pieces away; holes, "
+                "closing and sides would give labels to voxels that hold no tissue",
+            )
         if isinstance(step, SplitSides):
             labels = (labels - {step.label}) | {step.right, step.left}
+        if isinstance(step, RestrictTo) and card.stage is None:
+            mistakes.note(0, f"postprocess[{place}]: restrict_to needs a [stage] to restrict to")
+    _check_instances(card, mistakes)
     numbers = {segment.number for segment in card.segments}
     if numbers != labels:
         mistakes.note(
@@ -321,10 +368,29 @@ def _check_labels(card: Card, mistakes: Mistakes) -> None:
         mistakes.note(0, f"quality: there is no segment {number}")
 
 
+def _check_instances(card: Card, mistakes: Mistakes) -> None:
+    """Note what keeps pieces of a label from becoming segments."""
+    steps = [step for step in card.postprocess if isinstance(step, Instances)]
+    if tuple(steps) != card.postprocess[len(card.postprocess) - len(steps) :]:
+        mistakes.note(0, "postprocess: instances must be the last steps")
+    split = [step.label for step in steps]
+    if len(set(split)) != len(split):
+        mistakes.note(0, "postprocess: a label can be split into instances once")
+    if len(card.segments) - len(steps) + sum(step.at_most for step in steps) > 255:
+        mistakes.note(0, "postprocess: instances and segments together may be at most 255")
+    for segment in card.segments:
+        if segment.number in split and len(segment.label) > 60:
+            mistakes.note(0, f"segments: '{segment.label}' has no room for a number of instances")
+
+
 def _plain(value: object) -> object:
     """Return `value` as what JSON knows; a value's type name tells steps apart."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {
+            f.name: _plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        }
         return {"": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

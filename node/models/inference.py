@@ -1,38 +1,47 @@
 """From a volume to labels on its own grid with measurements and a verdict: the whole of a model.
 
-The node, `limner segment`, evaluation and the tests all come through `segment_volume`.
+The node, `limner segment`, evaluation and the tests all come through `segment_volume`; a model
+with a stage before it comes through `stages.segment_in_stages`, which calls it for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from node.imaging.values import Code, Labels, Measurement, Segmentation, Volume
+from node.imaging.values import Fractions, Labels, Segmentation, Volume
+from node.models.fractions import HALF, fractions_from_scores, fractions_of_kept
+from node.models.instances import split_instances
 from node.models.loaded import LoadedModel
+from node.models.measure import measure, volumes_ml, weighted
 from node.models.native import labels_from_scores
 from node.models.postprocess import postprocess
 from node.models.prepare import Prepared, prepare
+from node.models.region import Box, Region, cut_out
 from node.models.scores import Meter, score_planes
 from node.models.verdict import figures_of, judge
 
-VOLUME: Final = Code("118565006", "SCT", "Volume")
-MILLILITRE: Final = Code("mL", "UCUM", "milliliter")
-
 
 def segment_volume(
-    volume: Volume, model: LoadedModel, *, progress: Callable[[float], None] = lambda _: None
+    volume: Volume,
+    model: LoadedModel,
+    *,
+    region: Region | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Segmentation:
     """Segment a volume.
 
-    The same volume, card, weights and runtime give the same label bytes.
+    The same volume, region, card, weights and runtime give the same label bytes.
 
     Args:
         volume: A volume that `fit.refusal_of` does not refuse.
         model: A loaded model.
+        region: To what the model is limited, None for the whole volume.
         progress: Called with the share 0..1 of the network's work that is done.
 
     Raises:
@@ -41,38 +50,98 @@ def segment_volume(
     card = model.card
     begun = perf_counter()
     meter = Meter(progress)
-    prepared = prepare(volume, card)
-    meter.add("prepare", begun)
-    since, before = perf_counter(), sum(meter.seconds.values())
-    turned = labels_from_scores(
-        score_planes(prepared, model, meter), prepared, head=card.head, back=card.voxels.back
-    )
-    # Planes are scored while labels are collected: what the meter has not seen is the way back.
-    meter.add("back", since + sum(meter.seconds.values()) - before)
-    labels: Labels = np.ascontiguousarray(prepared.turn.undo(turned))
+    raw = _raw(volume, model, region, meter)
     since = perf_counter()
     cleaned = postprocess(
-        labels, card.postprocess, affine=volume.affine, spacing_mm=volume.spacing_mm
+        raw.labels,
+        card.postprocess,
+        affine=volume.affine,
+        spacing_mm=volume.spacing_mm,
+        values=volume.array,
+        region=None if region is None else region.mask,
     )
+    split = split_instances(cleaned.labels, card.segments, card.postprocess, volume.affine)
+    fractions = raw.fractions
+    if fractions is not None:
+        fractions = fractions_of_kept(
+            fractions, before=raw.labels, after=split.labels, spacing_mm=volume.spacing_mm
+        )
+    found = weighted(split.pooled, fractions, volume.spacing_mm)
     figures = figures_of(
-        cleaned.labels,
+        split.pooled,
         card.segments,
         affine=volume.affine,
+        volume_ml=volumes_ml(found, card.segments, volume.affine),
         removed_ml=cleaned.removed_ml,
-        window_cut=touches_window(prepared.turn.apply(cleaned.labels), prepared),
-        notes=cleaned.notes,
+        window_cut=touches_window(raw.prepared.turn.apply(split.pooled[raw.box]), raw.prepared),
+        notes=(*cleaned.notes, *split.notes),
     )
+    measurements = measure(volume, split.labels, fractions, split.segments)
     meter.add("postprocess", since)
     return Segmentation(
-        labels=cleaned.labels,
-        segments=card.segments,
-        measurements=_measurements(figures.volume_ml),
+        labels=split.labels,
+        segments=split.segments,
+        measurements=measurements,
         verdict=judge(figures, card.quality, card.segments),
         model=card.identity,
         runtime=model.runtime,
         removed_ml=cleaned.removed_ml,
         seconds={**meter.seconds, "total": perf_counter() - begun},
+        fractions=fractions,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Raw:
+    """What the network said, on the native grid.
+
+    Attributes:
+        labels: The volume's shape.
+        fractions: Likewise, for an occupancy head.
+        prepared: What the network saw.
+        box: Which part of the volume that was.
+    """
+
+    labels: Labels
+    fractions: Fractions | None
+    prepared: Prepared
+    box: Box
+
+
+def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter) -> _Raw:
+    card = model.card
+    since = perf_counter()
+    seen, box = volume, (slice(None), slice(None), slice(None))
+    if region is not None:
+        seen, box = cut_out(volume, region, card.voxels.background)
+    prepared = prepare(seen, card)
+    meter.add("prepare", since)
+    since, before = perf_counter(), sum(meter.seconds.values())
+    planes = score_planes(prepared, model, meter)
+    fractions: Fractions | None = None
+    if card.head.kind == "occupancy":
+        fractions = _placed(
+            prepared.turn.undo(fractions_from_scores(planes, prepared, card.head)), volume, box
+        )
+        labels = (fractions >= HALF).view(np.uint8)
+    else:
+        turned = labels_from_scores(planes, prepared, head=card.head, back=card.voxels.back)
+        labels = _placed(prepared.turn.undo(turned), volume, box)
+    # Planes are scored while labels are collected: what the meter has not seen is the way back.
+    meter.add("back", since + sum(meter.seconds.values()) - before)
+    return _Raw(labels, fractions, prepared, box)
+
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+def _placed(part: NDArray[_Number], volume: Volume, box: Box) -> NDArray[_Number]:
+    """Return a part of the volume's grid within the whole of it, 0 around."""
+    if part.shape == volume.array.shape:
+        return np.ascontiguousarray(part)
+    whole = np.zeros(volume.array.shape, part.dtype)
+    whole[box] = part
+    return whole
 
 
 def touches_window(labels: Labels, prepared: Prepared) -> bool:
@@ -93,10 +162,3 @@ def touches_window(labels: Labels, prepared: Prepared) -> bool:
             if is_cut and np.take(labels, edge, axis=number).any():
                 return True
     return False
-
-
-def _measurements(volume_ml: Mapping[int, float]) -> tuple[Measurement, ...]:
-    return tuple(
-        Measurement(segment=number, name=VOLUME, value=volume, unit=MILLILITRE)
-        for number, volume in volume_ml.items()
-    )

@@ -32,6 +32,7 @@ class LoadedModel:
         precision: `fp32` or `bf16`; a card's bf16 is fp32 where the device has no bf16.
         threads: CPU threads of one pass.
         runtime: Facts of a run, for provenance.
+        first: The model of the card's stage, which runs before this one.
     """
 
     card: Card
@@ -40,6 +41,7 @@ class LoadedModel:
     precision: str
     threads: int
     runtime: Mapping[str, str]
+    first: LoadedModel | None = None
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return float32 scores (b, outputs, ...) on `device`, mirrored passes averaged.
@@ -86,6 +88,7 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
             network, the card contradicts itself, or the device is not there.
     """
     check_sizes(card)
+    first = None if card.first is None else load_model(card.first, device=device, threads=threads)
     chosen = choose_device(device)
     count = card.inference.threads or threads or usable_cores()
     torch.set_num_threads(count)
@@ -112,7 +115,7 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
         "threads": str(count),
         "batch": str(card.inference.batch),
     }
-    return LoadedModel(card, network, chosen, precision, count, runtime)
+    return LoadedModel(card, network, chosen, precision, count, runtime, first)
 
 
 def check_sizes(card: Card) -> None:

@@ -7,13 +7,22 @@ square centimetres, so that a card means the same on every grid.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 ORIENTATION_LETTERS: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 """Each direction of PS3.3 C.7.6.1.1.1 with its opposite."""
 
 Parameter = int | float | str | bool | tuple[int, ...]
+
+
+def later(default: Any) -> Any:
+    """Return a field that cards in use did not have when they were written.
+
+    At its default it is left out of the settings digest, so that a card that does not use it
+    keeps the keys of its results.
+    """
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +162,19 @@ class Head:
     Attributes:
         kind: `classes`: one score per class, background first, the highest wins.
             `probability`: one logit; label 1 where its sigmoid is above `threshold`.
+            `occupancy`: one logit; its sigmoid is the share of the voxel that is tissue.
         threshold: Between 0 and 1, for `probability`.
+        logit_scale: For `occupancy`: what the logit is multiplied with (Platt scaling).
+        logit_offset: For `occupancy`: what is added then.
+        support_voxels: For `occupancy`: fractions further than this from every voxel of the
+            network's grid with at least a half are 0.
     """
 
     kind: str
     threshold: float
+    logit_scale: float = later(1.0)
+    logit_offset: float = later(0.0)
+    support_voxels: int = later(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +196,11 @@ class KeepLargest:
 
 @dataclass(frozen=True, slots=True)
 class DropSmall:
-    """Remove 3D pieces below a volume."""
+    """Remove 3D pieces below a volume, or below the diameter of a sphere of their volume."""
 
     labels: tuple[int, ...]
     min_ml: float
+    min_mm: float = later(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +235,80 @@ class DropWrongSide:
     left: int
 
 
-PostStep = KeepLargest | DropSmall | FillHoles | Close | SplitSides | DropWrongSide
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Remove a label where the source's own value lies outside at_least..at_most."""
+
+    labels: tuple[int, ...]
+    at_least: float
+    at_most: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictTo:
+    """Bind labels to the mask of the stage before.
+
+    Attributes:
+        labels: Label values concerned.
+        how: `touch` keeps 3D pieces that have a voxel in the mask or next to it; `inside` removes
+            every voxel outside it.
+        grow_mm: The mask is grown by this much before.
+    """
+
+    labels: tuple[int, ...]
+    how: str
+    grow_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Make each 3D piece of a label a segment of its own, the largest first; the last steps.
+
+    Attributes:
+        label: Label value concerned.
+        at_most: Pieces that become segments; smaller ones are removed and the verdict says so.
+    """
+
+    label: int
+    at_most: int
+
+
+PostStep = (
+    KeepLargest
+    | DropSmall
+    | FillHoles
+    | Close
+    | SplitSides
+    | DropWrongSide
+    | Threshold
+    | RestrictTo
+    | Instances
+)
+
+REMOVING: Final = (KeepLargest, DropSmall, Threshold, RestrictTo, Instances)
+"""Steps that only take labels away; the others may label voxels whose fraction is below a half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """[stage]: another model that runs before this one and whose mask limits it.
+
+    Attributes:
+        model: Its name.
+        labels: Which of its labels are the mask.
+        margin_mm: This model sees the box of the mask with so much around it.
+        outside_mm: Voxels further than this from the mask are set to the card's background.
+    """
+
+    model: str
+    labels: tuple[int, ...]
+    margin_mm: float
+    outside_mm: float
 
 
 def labels_used(step: PostStep) -> set[int]:
     """Return the label values that a step expects to find."""
-    if isinstance(step, SplitSides):
+    if isinstance(step, SplitSides | Instances):
         return {step.label}
     if isinstance(step, DropWrongSide):
         return {step.right, step.left}

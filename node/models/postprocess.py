@@ -23,10 +23,13 @@ from node.models.parts import (
     FillHoles,
     KeepLargest,
     PostStep,
+    RestrictTo,
     SplitSides,
+    Threshold,
 )
 
 Mask = NDArray[np.bool_]
+Values = NDArray[np.int16] | NDArray[np.float32]
 _TOUCHING: Final = np.ones((3, 3, 3), bool)
 _SECOND_SIDE: Final = 0.1
 """A second piece smaller than this share of the first is no other side: one lung and a crumb."""
@@ -53,14 +56,18 @@ def postprocess(
     *,
     affine: Floats,
     spacing_mm: tuple[float, float, float],
+    values: Values | None = None,
+    region: Mask | None = None,
 ) -> Cleaned:
-    """Apply the card's steps in order; `labels` is not changed.
+    """Apply the card's steps in order; `labels` is not changed. Instances are made afterwards.
 
     Args:
         labels: uint8, [slice, row, column].
         steps: As in the card.
         affine: (4, 4), index [slice, row, column, 1] to LPS mm.
         spacing_mm: Between slices, rows, columns.
+        values: The source's values, for `threshold`.
+        region: The mask of the stage before, for `restrict_to`.
     """
     found = ndimage.find_objects((labels != 0).view(np.uint8))
     if not found or not steps:
@@ -91,6 +98,8 @@ def postprocess(
                 notes += sides.split(view, step)
             case DropWrongSide():
                 notes += sides.drop_wrong(view, step)
+            case Threshold() | RestrictTo():
+                _limit(view, step, box, spacing_mm, values=values, region=region)
     removed = int(np.count_nonzero((labels[box] != 0) & (view == 0)))
     return Cleaned(result, removed * voxel_ml, tuple(notes))
 
@@ -117,10 +126,76 @@ def _keep_largest(view: Labels, step: KeepLargest) -> None:
 
 
 def _drop_small(view: Labels, step: DropSmall, voxel_ml: float) -> None:
+    min_ml = max(step.min_ml, math.pi / 6 * step.min_mm**3 / 1000.0)
     for label in step.labels:
         mask = view == label
         pieces, sizes = _pieces(mask)
-        view[mask & (sizes * voxel_ml < step.min_ml)[pieces]] = 0
+        view[mask & (sizes * voxel_ml < min_ml)[pieces]] = 0
+
+
+def _limit(
+    view: Labels,
+    step: Threshold | RestrictTo,
+    box: tuple[slice, ...],
+    spacing_mm: tuple[float, float, float],
+    *,
+    values: Values | None,
+    region: Mask | None,
+) -> None:
+    """Take labels away by what lies in the same place: the source's values, or a mask."""
+    if isinstance(step, RestrictTo):
+        if region is None:
+            raise ValueError("restrict_to wants the mask of the stage before")
+        touching = step.how == "touch"
+        near = _grown(region, box, spacing_mm, grow_mm=step.grow_mm, touching=touching)
+        _restrict(view, step, near)
+        return
+    if values is None:
+        raise ValueError("threshold wants the source's values")
+    here = values[box]
+    outside = (here < step.at_least) | (here > step.at_most)
+    view[outside & np.isin(view, step.labels)] = 0
+
+
+def _grown(
+    region: Mask,
+    box: tuple[slice, ...],
+    spacing_mm: tuple[float, float, float],
+    *,
+    grow_mm: float,
+    touching: bool,
+) -> Mask:
+    """Return the part of a mask in a box, grown in millimetres and, to touch it, by a voxel.
+
+    What lies around the box counts.
+    """
+    reach = [math.ceil(grow_mm / one) + 1 for one in spacing_mm]
+    wide = tuple(
+        slice(max(0, side.start - grow), side.stop + grow)
+        for side, grow in zip(box, reach, strict=True)
+    )
+    near: Mask = region[wide]
+    if grow_mm and near.any():
+        near = ndimage.distance_transform_edt(~near, sampling=spacing_mm) <= grow_mm
+    if touching:
+        near = ndimage.binary_dilation(near, _TOUCHING)
+    return near[
+        tuple(
+            slice(side.start - far.start, min(side.stop, size) - far.start)
+            for side, far, size in zip(box, wide, region.shape, strict=True)
+        )
+    ]
+
+
+def _restrict(view: Labels, step: RestrictTo, region: Mask) -> None:
+    for label in step.labels:
+        mask = view == label
+        if step.how == "inside":
+            view[mask & ~region] = 0
+            continue
+        pieces, sizes = _pieces(mask)
+        touching = np.bincount(pieces[region], minlength=sizes.size) > 0
+        view[mask & ~touching[pieces]] = 0
 
 
 def _fill_holes(view: Labels, numbers: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ from node.models.parts import (
     FillHoles,
     Head,
     Inference,
+    Instances,
     KeepLargest,
     Network,
     Normalise,
@@ -26,11 +27,14 @@ from node.models.parts import (
     PostStep,
     Quality,
     RatioLimits,
+    RestrictTo,
     Results,
     Scale,
     SegmentLimits,
     SplitSides,
+    Stage,
     Step,
+    Threshold,
     Voxels,
     Weights,
     ZScore,
@@ -190,9 +194,18 @@ def read_inference(table: Table) -> Inference:
 
 def read_head(table: Table) -> Head:
     """Read [head]."""
+    kind = table.choice("kind", ("classes", "probability", "occupancy"))
+    for key in ("logit_scale", "logit_offset", "support_voxels"):
+        if table.has(key) and kind != "occupancy":
+            table.note(key, 'belongs to kind = "occupancy"')
+    if table.has("threshold") and kind == "occupancy":
+        table.note("threshold", "labels of an occupancy head are where the fraction is a half")
     head = Head(
-        kind=table.choice("kind", ("classes", "probability")),
+        kind=kind,
         threshold=table.number("threshold", 0.001, 0.999, 0.5),
+        logit_scale=table.number("logit_scale", 0.01, 100, 1.0),
+        logit_offset=table.number("logit_offset", -100, 100, 0.0),
+        support_voxels=table.integer("support_voxels", 0, 100, 2),
     )
     table.finish()
     return head
@@ -207,19 +220,62 @@ def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
             count=t.integer("count", 1, 1000, 1),
             also_over=t.number("also_over", 0.001, 1.0, 1.0),
         ),
-        "drop_small": lambda t: DropSmall(_labels(t), t.number("min_ml", 0, 1e5)),
+        "drop_small": _drop_small,
         "fill_holes": lambda t: FillHoles(_labels(t)),
         "close": lambda t: Close(_labels(t), t.number("radius_mm", 0.1, 50)),
         "split_sides": lambda t: SplitSides(
             _label(t, "label"), _label(t, "right"), _label(t, "left")
         ),
         "drop_wrong_side": lambda t: DropWrongSide(_label(t, "right"), _label(t, "left")),
+        "threshold": _threshold,
+        "restrict_to": lambda t: RestrictTo(
+            _labels(t), t.choice("how", ("touch", "inside")), t.number("grow_mm", 0, 100, 0.0)
+        ),
+        "instances": lambda t: Instances(_label(t, "label"), t.integer("at_most", 1, 250, 50)),
     }
     steps = []
     for table in tables:
         steps.append(readers[table.choice("step", tuple(readers))](table))
         table.finish()
     return tuple(steps)
+
+
+def _drop_small(table: Table) -> DropSmall:
+    if table.has("min_ml") == table.has("min_mm"):
+        table.note("min_ml", "one of min_ml (volume) and min_mm (diameter) must be given")
+    return DropSmall(
+        _labels(table),
+        min_ml=table.number("min_ml", 0, 1e5, 0.0),
+        min_mm=table.number("min_mm", 0, 1e3, 0.0),
+    )
+
+
+def _threshold(table: Table) -> Threshold:
+    if not (table.has("at_least") or table.has("at_most")):
+        table.note("at_least", "one of at_least and at_most must be given")
+    step = Threshold(
+        _labels(table),
+        at_least=table.number("at_least", -_FAR, _FAR, -_FAR),
+        at_most=table.number("at_most", -_FAR, _FAR, _FAR),
+    )
+    if step.at_least > step.at_most:
+        table.note("at_most", f"must not be below at_least = {step.at_least:g}")
+    return step
+
+
+def read_stage(table: Table) -> Stage | None:
+    """Read [stage]; None where the card has none."""
+    if not table.has("model"):
+        table.finish()
+        return None
+    stage = Stage(
+        model=table.string("model", longest=32),
+        labels=_labels(table),
+        margin_mm=table.number("margin_mm", 0, 500, 10.0),
+        outside_mm=table.number("outside_mm", 0, 500, 5.0),
+    )
+    table.finish()
+    return stage
 
 
 def _label(table: Table, key: str) -> int:

@@ -48,6 +48,7 @@ def figures_of(
     removed_ml: float,
     window_cut: bool,
     notes: tuple[str, ...],
+    volume_ml: Mapping[int, float] | None = None,
 ) -> Figures:
     """Measure what the rules look at.
 
@@ -58,6 +59,7 @@ def figures_of(
         removed_ml: What post-processing took away.
         window_cut: Whether labels touch a border of the window that cuts the image.
         notes: Sentences of post-processing.
+        volume_ml: Volume of each segment where it is not that of its voxels.
     """
     steps = affine[:3, :3]
     voxel_ml = float(abs(np.linalg.det(steps))) / 1000.0
@@ -82,7 +84,7 @@ def figures_of(
     }
     ends = [float(np.count_nonzero(labels[end])) * pixel_cm2 for end in (0, -1)]
     return Figures(
-        volume_ml={number: float(counts[number]) * voxel_ml for number in numbers},
+        volume_ml=volume_ml or {number: float(counts[number]) * voxel_ml for number in numbers},
         centre_x_mm=centre_x,
         end_slice_cm2=(ends[0], ends[1]),
         removed_ml=removed_ml,
@@ -113,11 +115,18 @@ _Said = list[tuple[Outcome, str]]
 
 
 def _empty(figures: Figures, quality: Quality, names: Mapping[int, str]) -> _Said:
-    return [
-        (Outcome(limits.when_empty), f"{names[limits.number]} is empty.")
-        for limits in quality.segments
-        if figures.volume_ml[limits.number] == 0 and limits.when_empty != Outcome.ACCEPT
-    ]
+    """Say what is not there; where nothing is expected, that the model looked and found none."""
+    expected = {limits.number: Outcome(limits.when_empty) for limits in quality.segments}
+    said: _Said = []
+    for number, name in names.items():
+        if figures.volume_ml[number] > 0:
+            continue
+        outcome = expected.get(number, Outcome.ACCEPT)
+        text = f"{name} is empty."
+        if outcome is Outcome.ACCEPT:
+            text = f"{name}: none was found by this model."
+        said.append((outcome, text))
+    return said
 
 
 def _swapped(figures: Figures, segments: Sequence[Segment]) -> _Said:

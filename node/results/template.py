@@ -165,6 +165,11 @@ def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFact
         f"Segmentation model {model.name} {model.version}, weights {model.digest[:16]}, "
         f"settings {model.settings_digest[:16]}. {model.intended_use}"
     )
+    if model.first is not None:
+        about += (
+            f" Limited to what {model.first.name} {model.first.version} found, weights "
+            f"{model.first.digest[:16]}, settings {model.first.settings_digest[:16]}."
+        )
     items = []
     if source:
         items.append(

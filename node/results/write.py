@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from node.imaging.attributes import tolerated
-from node.imaging.values import Code, Outcome, Refusal, Segmentation, Volume
+from node.imaging.values import (
+    VOLUME,
+    Code,
+    Measurement,
+    Outcome,
+    Refusal,
+    Segmentation,
+    Volume,
+)
 from node.results.seg import WrittenSeg, binary_seg
 from node.results.template import NodeFacts
 from node.results.uids import result_key, volume_inputs
@@ -30,7 +38,7 @@ class SegmentSummary:
         label: Segment Label.
         code: Segmented Property Type Code.
         voxels: How many voxels it has in the object.
-        volume_ml: The same in mL, by the volume's affine.
+        volume_ml: The same in mL, by the volume's affine; of tissue fractions their sum.
     """
 
     number: int
@@ -47,6 +55,7 @@ class ResultSummary:
     segments: tuple[SegmentSummary, ...]
     verdict: Outcome
     reasons: tuple[str, ...]
+    measurements: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,9 @@ def _result(
 ) -> ResultObject:
     slice_mm, row_mm, column_mm = volume.spacing_mm
     voxel_ml = slice_mm * row_mm * column_mm / 1000.0
+    measured = None
+    if segmentation.fractions is not None:
+        measured = {m.segment: m.value for m in segmentation.measurements if m.name == VOLUME}
     ordered = sorted(segmentation.segments, key=lambda segment: segment.number)
     segments = tuple(
         SegmentSummary(
@@ -141,7 +153,7 @@ def _result(
             label=segment.label,
             code=segment.type,
             voxels=voxels,
-            volume_ml=voxels * voxel_ml,
+            volume_ml=voxels * voxel_ml if measured is None else measured[segment.number],
         )
         for segment, voxels in zip(ordered, made.voxels, strict=True)
     )
@@ -155,5 +167,10 @@ def _result(
         data=made.data,
         digest=hashlib.sha256(made.data).hexdigest(),
         key=key,
-        summary=ResultSummary(segments, segmentation.verdict.outcome, segmentation.verdict.reasons),
+        summary=ResultSummary(
+            segments,
+            segmentation.verdict.outcome,
+            segmentation.verdict.reasons,
+            segmentation.measurements,
+        ),
     )

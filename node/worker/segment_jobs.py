@@ -328,7 +328,12 @@ def _summary(result: ResultObject) -> dict[str, object]:
         }
         for segment in said.segments
     ]
-    return {"segments": segments, "verdict": str(said.verdict), "reasons": list(said.reasons)}
+    return {
+        "segments": segments,
+        "verdict": str(said.verdict),
+        "reasons": list(said.reasons),
+        "measurements": [dataclasses.asdict(one) for one in said.measurements],
+    }
 
 
 def _refused(refusals: Sequence[Refusal]) -> _Done:

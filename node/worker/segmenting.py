@@ -16,8 +16,8 @@ from node.imaging.series import find_volumes
 from node.imaging.values import InstanceFile, Refusal, Segmentation, Volume, VolumePlan
 from node.imaging.volume import load_volume
 from node.models.fit import refusal_of
-from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel
+from node.models.stages import segment_in_stages
 from node.results.gate import check_result
 from node.results.pictures import overlay_pictures
 from node.results.uids import result_key, volume_inputs
@@ -136,7 +136,9 @@ def _segment(
     read = time.monotonic()
     reached("read.after")
     progress.enter("infer")
-    segmentation = segment_volume(volume, model, progress=progress.at)
+    segmentation = segment_in_stages(volume, model, progress=progress.at)
+    if isinstance(segmentation, Refusal):
+        return segmentation
     inferred = time.monotonic()
     reached("infer.after")
     progress.enter("write")

@@ -12,7 +12,8 @@ def identity_network(network: Network) -> torch.nn.Module:
     """Return the network with weights that carry a positive input through to the output.
 
     The finest level hands channel 0 on by the centre of each kernel, everything else is zero.
-    Of two outputs the background scores 0 and the other class the input minus 0.5.
+    Of two outputs the background scores 0 and the other class the input minus 0.5, which is also
+    what a single output scores.
     """
     model = build_network(network)
     state = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
