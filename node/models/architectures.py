@@ -13,41 +13,44 @@ from typing import Final
 from torch import nn
 
 from node.errors import setup_error
-from node.models.parts import Network, Parameter
-from node.models.unet import UNet, UNetShape
-from node.models.unet_conv_transpose import UNetConvTranspose
+from node.models.basic_unet import plan_basic_unet
+from node.models.dynunet import plan_dynunet
+from node.models.monai_unet import plan_monai_unet
+from node.models.parameters import Parameters, Plan, Sides
+from node.models.parts import Network
+from node.models.plain_unet import plan_plain_unet
+from node.models.resenc_unet import plan_resenc_unet
+from node.models.segresnet import plan_segresnet
+from node.models.unet import plan_unet
+from node.models.unet_conv_transpose import plan_unet_conv_transpose
+from node.models.unet_paths import plan_unet_paths
+from node.models.vgg16_unet import plan_vgg16_unet
 
-_LEVELS: Final = (2, 7)
-_WIDEST: Final = 1024
+_PLANS: Final[Mapping[str, Callable[[Parameters], Plan]]] = {
+    "unet2d": lambda parameters: plan_unet(parameters, 2),
+    "unet3d": lambda parameters: plan_unet(parameters, 3),
+    "unet2d_conv_transpose": plan_unet_conv_transpose,
+    "unet2d_paths": plan_unet_paths,
+    "vgg16_unet": plan_vgg16_unet,
+    "plain_unet": plan_plain_unet,
+    "resenc_unet": plan_resenc_unet,
+    "monai_unet": plan_monai_unet,
+    "dynunet": plan_dynunet,
+    "segresnet": plan_segresnet,
+    "basic_unet": plan_basic_unet,
+}
 
 
 def network_mistakes(network: Network) -> tuple[str, ...]:
     """Return a sentence for everything that is wrong with a [network] table."""
-    if network.architecture not in _BUILDERS:
-        near = difflib.get_close_matches(network.architecture, _BUILDERS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(_BUILDERS)
+    if network.architecture not in _PLANS:
+        near = difflib.get_close_matches(network.architecture, _PLANS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        known = ", ".join(_PLANS)
         return (
             f"There is no architecture '{network.architecture}'{hint} The known ones are {known}.",
         )
-    allowed = _CHOICES[network.architecture]
-    mistakes = [
-        f"network.{key}: {network.architecture} has no such parameter; it has "
-        f"{', '.join(('widths', *allowed))}."
-        for key in network.parameters
-        if key != "widths" and key not in allowed
-    ]
-    widths = network.parameters.get("widths")
-    if not _are_widths(widths):
-        mistakes.append(
-            f"network.widths: must be {_LEVELS[0]} to {_LEVELS[1]} whole numbers of 1 to "
-            f"{_WIDEST}, finest level first, is {widths!r}."
-        )
-    for key, choices in allowed.items():
-        value = network.parameters.get(key, choices[0])
-        if value not in choices:
-            mistakes.append(f"network.{key}: must be one of {', '.join(choices)}, is {value!r}.")
-    return tuple(mistakes)
+    return _planned(network)[1]
 
 
 def build_network(network: Network) -> nn.Module:
@@ -56,6 +59,33 @@ def build_network(network: Network) -> nn.Module:
     Raises:
         SetupError: The architecture is not known or a parameter is wrong.
     """
+    return _plan(network).build()
+
+
+def size_multiples(network: Network) -> Sides:
+    """Return what each side of the network's input must be a multiple of, one per dimension.
+
+    Raises:
+        SetupError: The architecture is not known or a parameter is wrong.
+    """
+    return _plan(network).multiples
+
+
+def size_multiple(network: Network) -> int:
+    """Return the largest of `size_multiples`."""
+    return max(size_multiples(network))
+
+
+def dimensions(network: Network) -> int:
+    """Return 2 or 3.
+
+    Raises:
+        SetupError: The architecture is not known or a parameter is wrong.
+    """
+    return _plan(network).dimensions
+
+
+def _plan(network: Network) -> Plan:
     if mistakes := network_mistakes(network):
         raise setup_error(
             "network-invalid",
@@ -63,70 +93,11 @@ def build_network(network: Network) -> nn.Module:
             where="[network] in card.toml",
             remedy="docs/models.md lists the architectures with their parameters.",
         )
-    return _BUILDERS[network.architecture](network)
+    return _planned(network)[0]
 
 
-def size_multiple(network: Network) -> int:
-    """Return what every side of the network's input must be a multiple of."""
-    return 1 << (len(_widths(network.parameters)) - 1)
-
-
-def dimensions(network: Network) -> int:
-    """Return 2 or 3."""
-    return 3 if network.architecture == "unet3d" else 2
-
-
-def _unet(network: Network) -> nn.Module:
-    words = {
-        key: str(network.parameters.get(key, choices[0]))
-        for key, choices in _CHOICES[network.architecture].items()
-    }
-    return UNet(
-        UNetShape(
-            dimensions=dimensions(network),
-            channels=network.channels,
-            outputs=network.outputs,
-            widths=_widths(network.parameters),
-            norm=words["norm"],
-            activation=words["activation"],
-            up=words["up"],
-        )
-    )
-
-
-def _unet_conv_transpose(network: Network) -> nn.Module:
-    return UNetConvTranspose(network.channels, network.outputs, _widths(network.parameters))
-
-
-def _are_widths(widths: Parameter | None) -> bool:
-    return (
-        isinstance(widths, tuple)
-        and _LEVELS[0] <= len(widths) <= _LEVELS[1]
-        and all(1 <= width <= _WIDEST for width in widths)
-    )
-
-
-def _widths(parameters: Mapping[str, Parameter]) -> tuple[int, ...]:
-    widths = parameters["widths"]
-    if not isinstance(widths, tuple):
-        raise TypeError(f"widths were not checked: {widths!r}")
-    return widths
-
-
-_UNET_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "norm": ("batch", "instance"),
-    "activation": ("relu", "leaky_relu"),
-    "up": ("nearest", "transpose"),
-}
-_CHOICES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "unet2d": _UNET_CHOICES,
-    "unet3d": _UNET_CHOICES,
-    "unet2d_conv_transpose": {},
-}
-"""Per architecture: the parameters beside `widths`, each with its words, the default first."""
-
-_BUILDERS: Final[Mapping[str, Callable[[Network], nn.Module]]] = {
-    "unet2d": _unet,
-    "unet3d": _unet,
-    "unet2d_conv_transpose": _unet_conv_transpose,
-}
+def _planned(network: Network) -> tuple[Plan, tuple[str, ...]]:
+    parameters = Parameters(network)
+    plan = _PLANS[network.architecture](parameters)
+    parameters.finish()
+    return plan, tuple(parameters.mistakes)

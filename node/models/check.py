@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from node.errors import Fault, SetupError
-from node.models.architectures import build_network, dimensions, network_mistakes, size_multiple
+from node.models.architectures import build_network, network_mistakes, size_multiples
 from node.models.card import Card, load_card
 from node.models.device import has_bf16
 from node.models.loaded import LoadedModel, size_mistakes
@@ -63,8 +63,8 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
 
 def _run_once(card: Card, network: torch.nn.Module) -> tuple[str, ...]:
     """Give the network one small random input and judge what comes out."""
-    side = 4 * size_multiple(card.network)
-    shape = (1, card.network.channels, *[side] * dimensions(card.network))
+    # Two voxels on each side of the coarsest level: an instance has to have a spread.
+    shape = (1, card.network.channels, *[2 * one for one in size_multiples(card.network)])
     image = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
     cpu = torch.device("cpu")
     model = LoadedModel(card, network, cpu, "bf16", torch.get_num_threads(), {})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from node.errors import setup_error
-from node.models.architectures import build_network, dimensions, size_multiple
+from node.models.architectures import build_network, dimensions, size_multiples
 from node.models.card import Card
 from node.models.device import choose_device, device_name, has_bf16, usable_cores
 from node.models.weights import put_weights, read_weights_file
@@ -143,12 +143,15 @@ def size_mistakes(card: Card) -> tuple[str, ...]:
             f'{card.network.architecture} runs with inference.mode = "{wanted}", '
             f'the card says "{card.inference.mode}".'
         )
-    multiple = size_multiple(card.network)
+    multiples = size_multiples(card.network)
     for name, sizes in (("voxels.size", card.voxels.size), ("patch", card.inference.patch)):
         # A 3D network sees patches only; the window around them may have any size.
         used = name == "patch" or wanted == "slices"
-        if used and sizes and any(size % multiple for size in sizes):
-            mistakes.append(f"{name} must hold multiples of {multiple}, is {list(sizes)}.")
+        if not used or not sizes or len(sizes) != len(multiples):
+            continue
+        if any(size % multiple for size, multiple in zip(sizes, multiples, strict=True)):
+            same = multiples[0] if len(set(multiples)) == 1 else list(multiples)
+            mistakes.append(f"{name} must hold multiples of {same}, is {list(sizes)}.")
     return tuple(mistakes)
 
 
@@ -157,5 +160,5 @@ def _wants_channels_last(card: Card, device: torch.device) -> bool:
 
     On CPU it makes BatchNorm networks 1.5 to 3 times faster; InstanceNorm converts to and fro.
     """
-    instance = card.network.parameters.get("norm") == "instance"
+    instance = str(card.network.parameters.get("norm")).startswith("instance")
     return device.type == "cpu" and dimensions(card.network) == 2 and not instance

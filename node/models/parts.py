@@ -13,7 +13,8 @@ from typing import Any, Final
 ORIENTATION_LETTERS: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 """Each direction of PS3.3 C.7.6.1.1.1 with its opposite."""
 
-Parameter = int | float | str | bool | tuple[int, ...]
+Parameter = int | float | str | bool | tuple[int | tuple[int, ...], ...]
+"""What a network's parameter may be; a list of lists has one list per level."""
 
 
 def later(default: Any) -> Any:

@@ -156,11 +156,30 @@ def read_network(table: Table) -> Network:
     for key, value in table.rest().items():
         if isinstance(value, int | float | str | bool):
             parameters[key] = value
-        elif isinstance(value, list) and all(type(one) is int for one in value):
-            parameters[key] = tuple(value)
+        elif (levels := _levels(value)) is not None:
+            parameters[key] = levels
         else:
-            table.note(key, f"must be a number, text, flag or list of whole numbers, is {value!r}")
+            table.note(
+                key,
+                "must be a number, text, flag, list of whole numbers or list of such lists, "
+                f"is {value!r}",
+            )
     return Network(architecture, channels, outputs, parameters)
+
+
+def _levels(value: object) -> tuple[int | tuple[int, ...], ...] | None:
+    """Return a list of whole numbers, or of lists of them, as tuples; None for anything else."""
+    if not isinstance(value, list):
+        return None
+    levels: list[int | tuple[int, ...]] = []
+    for one in value:
+        if type(one) is int:
+            levels.append(one)
+        elif isinstance(one, list) and all(type(side) is int for side in one):
+            levels.append(tuple(one))
+        else:
+            return None
+    return tuple(levels)
 
 
 def read_inference(table: Table) -> Inference:

@@ -11,20 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-_CONVOLUTION: Final[dict[int, Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSE: Final[dict[int, Any]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOL: Final[dict[int, Any]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_NORM: Final[dict[tuple[int, str], Any]] = {
-    (2, "batch"): nn.BatchNorm2d,
-    (3, "batch"): nn.BatchNorm3d,
-    (2, "instance"): nn.InstanceNorm2d,
-    (3, "instance"): nn.InstanceNorm3d,
-}
+from node.models.layers import CONVOLUTION, MAX_POOL, TRANSPOSE, activation_layer, norm_layer
+from node.models.parameters import Parameters, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +51,14 @@ class TwoConvs(nn.Sequential):
     """Two convolutions of kernel 3; (b, c_in, ...) becomes (b, c_out, ...)."""
 
     def __init__(self, shape: UNetShape, c_in: int, c_out: int) -> None:
-        conv = _CONVOLUTION[shape.dimensions]
-        norm = _NORM[shape.dimensions, shape.norm]
+        conv = CONVOLUTION[shape.dimensions]
         super().__init__(
             conv(c_in, c_out, kernel_size=3, padding=1, bias=False),
-            norm(c_out, affine=True),
-            _activation(shape.activation),
+            norm_layer(shape.norm, shape.dimensions, c_out),
+            activation_layer(shape.activation),
             conv(c_out, c_out, kernel_size=3, padding=1, bias=False),
-            norm(c_out, affine=True),
-            _activation(shape.activation),
+            norm_layer(shape.norm, shape.dimensions, c_out),
+            activation_layer(shape.activation),
         )
 
 
@@ -85,8 +76,8 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(
             TwoConvs(shape, f + (f if learnt else c), f) for f, c in reversed(finer_and_coarser)
         )
-        self.last = _CONVOLUTION[shape.dimensions](shape.widths[0], shape.outputs, kernel_size=1)
-        self.halve = _POOL[shape.dimensions](2)
+        self.last = CONVOLUTION[shape.dimensions](shape.widths[0], shape.outputs, kernel_size=1)
+        self.halve = MAX_POOL[shape.dimensions](2)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return scores, shape (b, outputs, ...).
@@ -121,12 +112,22 @@ def init_weights(model: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _activation(name: str) -> nn.Module:
-    return nn.LeakyReLU(0.01, inplace=True) if name == "leaky_relu" else nn.ReLU(inplace=True)
-
-
 def _doubling(shape: UNetShape, finer: int, coarser: int) -> nn.Module:
     if shape.up == "nearest":
         return nn.Upsample(scale_factor=2, mode="nearest")
-    up: nn.Module = _TRANSPOSE[shape.dimensions](coarser, finer, kernel_size=2, stride=2)
+    up: nn.Module = TRANSPOSE[shape.dimensions](coarser, finer, kernel_size=2, stride=2)
     return up
+
+
+def plan_unet(parameters: Parameters, dimensions: int) -> Plan:
+    """Read the parameters of `unet2d` and `unet3d`."""
+    shape = UNetShape(
+        dimensions=dimensions,
+        channels=parameters.channels,
+        outputs=parameters.outputs,
+        widths=parameters.widths("widths", 2, 7),
+        norm=parameters.choice("norm", ("batch", "instance")),
+        activation=parameters.choice("activation", ("relu", "leaky_relu")),
+        up=parameters.choice("up", ("nearest", "transpose")),
+    )
+    return Plan(dimensions, (shape.multiple,) * dimensions, lambda: UNet(shape))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from node.models.parameters import Parameters, Plan
+
 
 class UNetConvTranspose(nn.Module):
     """Scores for each pixel, before the sigmoid.
@@ -62,4 +64,15 @@ def _two_convs(c_in: int, c_out: int) -> nn.Sequential:
         nn.Conv2d(c_out, c_out, kernel_size=3, padding=1),
         nn.BatchNorm2d(c_out),
         nn.ReLU(inplace=True),
+    )
+
+
+def plan_unet_conv_transpose(parameters: Parameters) -> Plan:
+    """Read the parameters of `unet2d_conv_transpose`."""
+    widths = parameters.widths("widths", 2, 7)
+    multiple = 1 << (len(widths) - 1)
+    return Plan(
+        2,
+        (multiple, multiple),
+        lambda: UNetConvTranspose(parameters.channels, parameters.outputs, widths),
     )
