@@ -1,4 +1,4 @@
-"""Why a series is not usable as a volume: one enum, a sentence each, stable codes.
+"""Why a series is not usable as a volume or as frames: one enum, a sentence each, stable codes.
 
 docs/reasons.md is made from this file (`python -m node.reasons`), so that the code in a JSON
 output, the page's sentence and the manual cannot differ.
@@ -49,6 +49,8 @@ class Reason(StrEnum):
     SUV_MIXED = "suv-mixed"
     STAGE_REJECTED = "stage-rejected"
     STAGE_EMPTY = "stage-empty"
+    NOT_FRAMES = "not-frames"
+    COLOURED = "coloured"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -107,6 +109,10 @@ SENTENCES: dict[Reason, str] = {
     "rejects, so the model that builds on it did not run.",
     Reason.STAGE_EMPTY: "The model that has to run first found nothing to which the next one "
     "could be limited.",
+    Reason.NOT_FRAMES: "The model works on single frames such as ultrasound, and these are slices "
+    "of a volume.",
+    Reason.COLOURED: "Colour, as Doppler draws it, covers more than a tenth of the tissue, and the "
+    "model's card does not accept that.",
 }
 
 
@@ -123,6 +129,8 @@ def reasons_page() -> str:
         "with `suv-`: why a PET volume is not in SUVbw, so that only models which want that refuse "
         "it. Made from "
         "`node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
+        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume or as frames. Made "
+        "from `node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
         "| code | meaning |\n|---|---|\n" + rows
     )
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Also write each usable volume as NIfTI into this folder.",
 )
 def inspect(folder: Path, as_json: bool, mask: Path | None, nifti: Path | None) -> None:
-    """Say what volumes FOLDER holds, or why none. Exit code 1 if none is usable.
+    """Say what volumes and frames FOLDER holds, or why none. Exit code 1 if none is usable.
 
     \b
     Example:
@@ -121,7 +121,7 @@ def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:
         series,
         volume["modality"],
         " x ".join(map(str, volume["shape"])),
-        " x ".join(f"{mm:.3f}" for mm in volume["spacing_mm"]),
+        " x ".join("-" if mm is None else f"{mm:.3f}" for mm in volume["spacing_mm"]),
         f"{shown} {volume['units']}",
         f"yes; {volume['reason']}: {volume['explanation']}" if volume["reason"] else "yes",
     )

@@ -54,6 +54,13 @@ class FrameTask:
     rows: int
     columns: int
     cell_bytes: int
+    samples: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns, and the samples of a pixel where there are several."""
+        plane = (self.rows, self.columns)
+        return plane if self.samples == 1 else (*plane, self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class _Child:
 
     def give_memory(self, descriptor: int) -> None:
         """Hand over where cells are to be written."""
-        head = REQUEST.pack(b"memory", 0, 0, 0, 0, 0, 0)
+        head = REQUEST.pack(b"memory", 0, 0, 0, 0, 0, 0, 0)
         socket.send_fds(self.socket, [head], [descriptor])
 
     def give(self, index: int, task: FrameTask, offset: int, cpu_s: int) -> None:
@@ -110,6 +117,7 @@ class _Child:
             offset,
             task.rows,
             task.columns,
+            task.samples,
             task.cell_bytes,
             cpu_s,
         )
@@ -178,10 +186,11 @@ class FrameDecoder:
         """Decode frames of one shape and cell size.
 
         Returns:
-            Unsigned cells, shape (frames, rows, columns), or the frame that failed first.
+            Unsigned cells, shape (frames, rows, columns), with the samples of a pixel as a fourth
+            axis where there are several, or the frame that failed first.
         """
         first = tasks[0]
-        frame_bytes = first.rows * first.columns * first.cell_bytes
+        frame_bytes = first.rows * first.columns * first.samples * first.cell_bytes
         descriptor = os.memfd_create("limner-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, frame_bytes * len(tasks))
@@ -195,7 +204,7 @@ class FrameDecoder:
         finally:
             os.close(descriptor)
         cells = np.frombuffer(memory, dtype=f"<u{first.cell_bytes}")
-        return cells.reshape(len(tasks), first.rows, first.columns)
+        return cells.reshape(len(tasks), *first.shape)
 
     def _run(
         self, tasks: Sequence[FrameTask], descriptor: int, frame_bytes: int

@@ -18,23 +18,31 @@ import struct
 import sys
 from typing import Any
 
-REQUEST = struct.Struct("<12sIQIIBI")
-"""Codec, bytes that follow, offset in memory, rows, columns, bytes per cell, CPU seconds."""
+REQUEST = struct.Struct("<12sIQIIBBI")
+"""Codec, bytes that follow, offset in memory, rows, columns, samples per pixel, bytes per cell, CPU
+seconds."""
 
 ANSWER = struct.Struct("<BH")
 """1 if decoded, and how many bytes of text follow."""
 
 
-def decode(codec: str, data: bytes, rows: int, columns: int, cell_bytes: int) -> Any:
-    """Return the pixels of one frame as an array; any exception means that it failed."""
+def decode(codec: str, data: bytes, shape: tuple[int, ...], cell_bytes: int) -> Any:
+    """Return the pixels of one frame as an array; any exception means that it failed.
+
+    Colour is never converted: of three samples per pixel the parent says what they are. Only the
+    component transform of JPEG 2000 belongs to the stream and is undone by its decoder.
+    """
     import imagecodecs
 
     if codec == "rle":
         import numpy as np
         from rle.rle import decode_frame
 
-        plain = decode_frame(data, rows * columns, cell_bytes * 8, "<")
-        return np.frombuffer(plain, dtype=f"<u{cell_bytes}").reshape(rows, columns)
+        plain = decode_frame(data, shape[0] * shape[1], cell_bytes * 8, "<")
+        planes = np.frombuffer(plain, dtype=f"<u{cell_bytes}").reshape(*shape[2:], *shape[:2])
+        return np.moveaxis(planes, 0, -1) if len(shape) == 3 else planes
+    if codec == "jpeg" and len(shape) == 3:
+        return imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="YCBCR")
     if codec == "jpeg":
         return imagecodecs.jpeg8_decode(data)
     if codec == "jpeg-ls":
@@ -46,7 +54,7 @@ def decode(codec: str, data: bytes, rows: int, columns: int, cell_bytes: int) ->
     raise ValueError(f"unknown codec {codec}")
 
 
-def write(memory: int, offset: int, pixels: Any, shape: tuple[int, int], cell_bytes: int) -> None:
+def write(memory: int, offset: int, pixels: Any, shape: tuple[int, ...], cell_bytes: int) -> None:
     """Check the shape and put the cells in their place, as unsigned little-endian integers."""
     if pixels.shape != shape:
         raise ValueError(f"decoded to shape {pixels.shape}, wanted {shape}")
@@ -84,7 +92,7 @@ def serve(connection: socket.socket) -> None:
         if not head:
             return
         head += receive(connection, REQUEST.size - len(head))
-        name, length, offset, rows, columns, cell_bytes, cpu_s = REQUEST.unpack(head)
+        name, length, offset, rows, columns, samples, cell_bytes, cpu_s = REQUEST.unpack(head)
         codec = name.rstrip(b"\0").decode("ascii")
         if codec == "memory":
             if memory >= 0:
@@ -93,9 +101,10 @@ def serve(connection: socket.socket) -> None:
             continue
         data = receive(connection, length)
         limit_cpu(cpu_s)
+        shape = (rows, columns) if samples == 1 else (rows, columns, samples)
         try:
-            pixels = decode(codec, data, rows, columns, cell_bytes)
-            write(memory, offset, pixels, (rows, columns), cell_bytes)
+            pixels = decode(codec, data, shape, cell_bytes)
+            write(memory, offset, pixels, shape, cell_bytes)
             answer, text = 1, b""
         except Exception as error:  # noqa: BLE001 - the outermost loop of this program
             answer, text = 0, f"{type(error).__name__}: {error}".encode()[:500]

@@ -1,8 +1,9 @@
-"""What a folder holds, as the JSON object of `limner inspect`: volumes, or why there are none.
+"""What a folder holds, as the JSON object of `limner inspect`: volumes and frames, or why not.
 
 Every series is named with every part of it, usable or not. Minimum, median and maximum leave
 padding out; with a mask they are those inside it. A field that does not exist is null. A usable
-PET volume whose values could not be made SUVbw keeps its own units and says why in its reason.
+PET volume whose values could not be made SUVbw keeps its own units and says why in its reason. An
+entry is of `kind` `volume` or `frames` (ultrasound), null where the headers promise neither.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, Final
 import numpy as np
 
 from node.imaging.decode import FrameDecoder
+from node.imaging.images import find_images
+from node.imaging.inspect_frames import frames_entry
 from node.imaging.nifti import Mask, read_mask, write_nifti
 from node.imaging.read import list_folder
-from node.imaging.series import find_volumes
-from node.imaging.values import Refusal, Volume, VolumePlan
+from node.imaging.values import FramesPlan, Refusal, Volume, VolumePlan
 from node.imaging.volume import load_volume
 
 SCHEMA: Final = 1
@@ -27,11 +29,12 @@ SCHEMA: Final = 1
 def inspect_folder(
     folder: Path, *, mask: Path | None = None, nifti: Path | None = None
 ) -> dict[str, Any]:
-    """Say what volumes a folder holds.
+    """Say what volumes and frames a folder holds.
 
     Args:
         folder: A folder of DICOM files, or one file.
-        mask: NIfTI or DICOM-SEG; minimum, median and maximum are then those inside it.
+        mask: NIfTI or DICOM-SEG; minimum, median and maximum of a volume are then those inside
+            it.
         nifti: A folder for one NIfTI file per usable volume; made if absent.
 
     Returns:
@@ -40,13 +43,15 @@ def inspect_folder(
     listing = list_folder(folder)
     volumes: list[dict[str, Any]] = []
     with FrameDecoder() as decoder:
-        for found in find_volumes(listing.instances):
-            # One volume in memory at a time.
-            read = found if isinstance(found, Refusal) else load_volume(found, decoder=decoder)
-            if isinstance(read, Refusal):
-                volumes.append(_refused(read))
-            elif isinstance(found, VolumePlan):
-                volumes.append(_usable(found, read, mask, nifti))
+        # One volume, or a few frames, in memory at a time.
+        for found in find_images(listing.instances):
+            if isinstance(found, Refusal):
+                volumes.append(_refused(found, None))
+            elif isinstance(found, FramesPlan):
+                said = frames_entry(found, decoder)
+                volumes.append(_refused(said, "frames") if isinstance(said, Refusal) else said)
+            else:
+                volumes.append(_volume(found, decoder, mask, nifti))
     usable = sum(bool(volume["usable"]) for volume in volumes)
     summary = {
         "files": len(listing.instances),
@@ -58,9 +63,19 @@ def inspect_folder(
     return {"schema": SCHEMA, "volumes": volumes, "summary": summary}
 
 
-def _refused(refusal: Refusal) -> dict[str, Any]:
+def _volume(
+    plan: VolumePlan, decoder: FrameDecoder, mask: Path | None, nifti: Path | None
+) -> dict[str, Any]:
+    read = load_volume(plan, decoder=decoder)
+    if isinstance(read, Refusal):
+        return _refused(read, "volume")
+    return _usable(plan, read, mask, nifti)
+
+
+def _refused(refusal: Refusal, kind: str | None) -> dict[str, Any]:
     nothing = ("shape", "spacing_mm", "affine", "units", "minimum", "median", "maximum")
     return {
+        "kind": kind,
         "series_uid": refusal.series_uid or None,
         "part": refusal.part,
         "modality": refusal.modality or None,
@@ -70,6 +85,8 @@ def _refused(refusal: Refusal) -> dict[str, Any]:
         **dict.fromkeys(nothing),
         "instances": list(refusal.instances),
         "notes": [],
+        "regions": None,
+        "frame_time_ms": None,
         "mask": None,
         "nifti": None,
     }
@@ -81,6 +98,7 @@ def _usable(
     inside = read_mask(mask, volume) if mask else None
     written = _write(volume, nifti) if nifti else None
     return {
+        "kind": "volume",
         "series_uid": plan.series_uid,
         "part": plan.part,
         "modality": plan.modality or None,
@@ -94,6 +112,8 @@ def _usable(
         **_three_numbers(volume, inside),
         "instances": [instance.sop_instance_uid for instance in plan.instances],
         "notes": list(plan.notes),
+        "regions": None,
+        "frame_time_ms": None,
         "mask": _said_of_mask(inside),
         "nifti": str(written) if written else None,
     }

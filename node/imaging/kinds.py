@@ -30,7 +30,7 @@ _RESULT_CLASSES: Final = frozenset(
         "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
     }
 )
-_ULTRASOUND_CLASSES: Final = frozenset(
+ULTRASOUND_CLASSES: Final = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.3",  # Ultrasound Multi-frame (retired)
         "1.2.840.10008.5.1.4.1.1.3.1",  # Ultrasound Multi-frame
@@ -87,10 +87,11 @@ def refuse_kind(instance: SourceInstance) -> tuple[Reason, str] | None:
         if sop_class.startswith(_PIXELLESS_CLASSES) or not _promises_pixels(instance):
             return Reason.NOT_AN_IMAGE, "They hold no pixel element."
         return None  # damage, which `refuse_format` names: it counts against the whole series
-    if sop_class in _ULTRASOUND_CLASSES or text(header, "Modality").upper() in ("US", "IVUS"):
+    if sop_class in ULTRASOUND_CLASSES or text(header, "Modality").upper() in ("US", "IVUS"):
         return (
             Reason.NO_GEOMETRY,
-            "They are ultrasound images, whose pixels have no position in the patient.",
+            "They are ultrasound images, whose pixels have no position in the patient; only a "
+            "model that works on frames takes them.",
         )
     photometric = text(header, "PhotometricInterpretation").upper()
     if integer(header, "SamplesPerPixel") != 1 or not photometric.startswith("MONOCHROME"):

@@ -40,6 +40,8 @@ class PixelFormat:
         high_bit: HighBit (0028,0102).
         signed: PixelRepresentation (0028,0103) is 1.
         floating: The element is Float or Double Float Pixel Data.
+        samples: SamplesPerPixel (0028,0002), 1 if absent.
+        halved: Colour stands once for two pixels (uncompressed YBR_FULL_422).
     """
 
     rows: int
@@ -50,11 +52,14 @@ class PixelFormat:
     high_bit: int
     signed: bool
     floating: bool = False
+    samples: int = 1
+    halved: bool = False
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one frame without compression."""
-        return self.rows * self.columns * self.bits_allocated // 8
+        cells = 2 if self.halved else self.samples
+        return self.rows * self.columns * cells * self.bits_allocated // 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +122,19 @@ def pixel_format(header: Dataset, place: PixelPlace) -> PixelFormat | str:
     signed = integer(header, "PixelRepresentation")
     if signed not in (0, 1):
         return "PixelRepresentation is neither 0 nor 1."
-    return PixelFormat(rows, columns, frames, allocated, stored, high_bit, signed=bool(signed))
+    samples = integer(header, "SamplesPerPixel") or 1
+    subsampled = text(header, "PhotometricInterpretation").upper() == "YBR_FULL_422"
+    return PixelFormat(
+        rows,
+        columns,
+        frames,
+        allocated,
+        stored,
+        high_bit,
+        signed=bool(signed),
+        samples=samples,
+        halved=samples == 3 and subsampled and place.transfer_syntax in NATIVE,
+    )
 
 
 _known: WeakKeyDictionary[SourceInstance, tuple[PixelFormat, ValueRule] | str] = WeakKeyDictionary()

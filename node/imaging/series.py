@@ -60,7 +60,7 @@ def find_in_series(
     """Find the volumes of one series; every instance carries the same Series Instance UID."""
     series_uid = text(instances[0].header, "SeriesInstanceUID")
     modality = text(instances[0].header, "Modality")
-    identity = _mixed_identity(instances)
+    identity = mixed_identity(instances)
     parts = [identity] if identity else _parts(instances, min_slices)
     parts.sort(key=lambda part: isinstance(part, Refusal))
     numbered: list[VolumePlan | Refusal] = []
@@ -73,7 +73,8 @@ def find_in_series(
     return numbered
 
 
-def _mixed_identity(instances: Sequence[SourceInstance]) -> Refusal | None:
+def mixed_identity(instances: Sequence[SourceInstance]) -> Refusal | None:
+    """Return the refusal of instances that name several studies or patients, or None."""
     identities = {
         (text(instance.header, "StudyInstanceUID"), text(instance.header, "PatientID"))
         for instance in instances
@@ -88,7 +89,7 @@ def _mixed_identity(instances: Sequence[SourceInstance]) -> Refusal | None:
     )
 
 
-def _each_once(instances: Sequence[SourceInstance]) -> list[SourceInstance] | Refusal:
+def each_once(instances: Sequence[SourceInstance]) -> list[SourceInstance] | Refusal:
     """Return each SOP Instance UID once, sorted; equal copies collapse, other copies refuse."""
     by_uid: dict[str, list[SourceInstance]] = defaultdict(list)
     for instance in instances:
@@ -127,7 +128,7 @@ def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumeP
             images.append(instance)
         else:
             refused[fault].append(instance)
-    once = _each_once(images)
+    once = each_once(images)
     if isinstance(once, Refusal):
         parts.append(once)
     else:

@@ -42,11 +42,11 @@ def check_stream(codec: Codec, data: bytes, form: PixelFormat) -> tuple[Reason, 
     size = _size(codec, data)
     if size is None:
         return Reason.DECODE_MISMATCH, f"the stream does not start as {codec} does"
-    if (size.rows, size.columns, size.components) != (form.rows, form.columns, 1):
+    if (size.rows, size.columns, size.components) != (form.rows, form.columns, form.samples):
         return (
             Reason.DECODE_MISMATCH,
             f"the stream has {size.rows} x {size.columns} x {size.components}, the header "
-            f"{form.rows} x {form.columns} x 1",
+            f"{form.rows} x {form.columns} x {form.samples}",
         )
     if not form.bits_stored <= size.precision <= form.bits_allocated:
         return (
@@ -107,8 +107,11 @@ def _check_rle(data: bytes, form: PixelFormat) -> tuple[Reason, str] | None:
     if len(data) < 64:
         return Reason.TRUNCATED_FRAME, "the RLE head is cut short"
     count, *offsets = struct.unpack_from("<16I", data)
-    if count != form.bits_allocated // 8:
-        return Reason.DECODE_MISMATCH, f"{count} RLE segments for {form.bits_allocated} bits"
+    if count != form.samples * form.bits_allocated // 8:
+        return (
+            Reason.DECODE_MISMATCH,
+            f"{count} RLE segments for {form.samples} x {form.bits_allocated} bits",
+        )
     used = offsets[:count]
     if used[0] != 64 or used != sorted(set(used)):
         return Reason.DECODE_MISMATCH, "the RLE segment offsets do not rise"

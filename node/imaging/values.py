@@ -6,11 +6,11 @@ an index (slice, row, column, 1) to LPS millimetres (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from node.reasons import Reason
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
 Fractions = NDArray[np.float32]
+Grey = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,95 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameRegion:
+    """A part of every frame of an ultrasound image that shows tissue.
+
+    Attributes:
+        box: First row, first column, and the row and column behind the last, inside the matrix.
+        spacing_mm: Distance between rows, columns in mm; None where nothing says it reliably.
+    """
+
+    box: tuple[int, int, int, int]
+    spacing_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FramesPlan:
+    """Frames that the header of one instance promises; no pixel is read yet.
+
+    Frames have no place in the patient: there is no affine, and they are never stacked.
+
+    Attributes:
+        series_uid: Series Instance UID.
+        study_uid: Study Instance UID.
+        part: Number from 1 among the parts of the series.
+        modality: Modality (0008,0060) as the series spells it.
+        shape: Frames, rows, columns.
+        spacing_mm: None, then the distance between rows and columns in mm where it holds for
+            the first region (for the whole image if there is none), else None.
+        units: Always `grey`.
+        instance: The image.
+        frame_numbers: Number from 1 of each frame, or (None,) of a single-frame instance.
+        regions: Tissue, the most important first; empty where the header names none.
+        frame_time_ms: Time between frames where it is constant and known.
+        notes: Sentences on what was put right or is not trusted.
+    """
+
+    series_uid: str
+    study_uid: str
+    part: int
+    modality: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[None, float | None, float | None]
+    units: str
+    instance: SourceInstance = field(repr=False)
+    frame_numbers: tuple[int | None, ...] = field(repr=False)
+    regions: tuple[FrameRegion, ...]
+    frame_time_ms: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def instances(self) -> tuple[SourceInstance, ...]:
+        """The one instance, as a volume names its many."""
+        return (self.instance,)
+
+    @property
+    def slices(self) -> tuple[SliceSource, ...]:
+        """The source of each frame."""
+        return tuple(SliceSource(0, number) for number in self.frame_numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Frames that can be read a few at a time.
+
+    Attributes:
+        plan: What they are.
+        read: Takes indices from 0 and returns those frames, (n, rows, columns), as grey of
+            display polarity: uint8, or float32 where more than 8 bits are stored. Raises
+            `planes.RefusedError` for a frame that cannot be had.
+    """
+
+    plan: FramesPlan
+    read: Callable[[Sequence[int]], Grey] = field(repr=False)
+
+
+class Sourced(Protocol):
+    """What a volume, its plan and frames have in common: where they come from."""
+
+    @property
+    def series_uid(self) -> str: ...  # noqa: D102
+    @property
+    def modality(self) -> str: ...  # noqa: D102
+    @property
+    def part(self) -> int: ...  # noqa: D102
+    @property
+    def instances(self) -> tuple[SourceInstance, ...]: ...  # noqa: D102
+    @property
+    def slices(self) -> tuple[SliceSource, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a set of instances is not a usable volume; a result, not an error.
 
@@ -238,6 +328,14 @@ class Measurement:
         unit: As UCUM code.
         derivation: Which number of many it is, such as Maximum or Mean; None where there is one.
         method: How it was measured, in words.
+    """One number about one segment, with its unit (UCUM).
+
+    Attributes:
+        segment: Segment number.
+        name: What was measured.
+        value: The number.
+        unit: Its unit.
+        frame: Number from 1 of the frame it holds for; None for the whole result.
     """
 
     segment: int
@@ -246,6 +344,7 @@ class Measurement:
     unit: Code
     derivation: Code | None = None
     method: str = ""
+    frame: int | None = None
 
 
 class Outcome(StrEnum):
@@ -301,6 +400,10 @@ class Segmentation:
         segments: Every segment of the card, present in the labels or not; where the card splits
             a label into instances, one for each instance.
         measurements: At least the volume of each segment in mL.
+        labels: uint8, shape of the volume's array, or [frames, rows, columns]; 0 is background.
+        segments: Every segment of the card, present in the labels or not.
+        measurements: At least the volume of each segment in mL; of frames the area of each
+            segment in mm2 on each frame that has it, none where nothing says how large a pixel is.
         verdict: Accept, review or reject.
         model: What made it.
         runtime: Facts of the run: engine, version, precision, threads, device.

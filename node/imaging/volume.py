@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.imaging.attributes import tolerated
+from node.imaging.constant_end import constant_rows, ends_suddenly
 from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
 from node.imaging.enhanced import frame_groups
 from node.imaging.fragments import CutShortError, read_frames
@@ -42,9 +43,6 @@ from node.reasons import Reason
 
 MOST_THREADS: Final = 4
 """Threads that read one volume; more do not help a disk or a page cache."""
-
-CONSTANT_END: Final = 0.05
-"""Share of rows that may suddenly be one value at the end of a decoded frame."""
 
 
 def load_volume(plan: VolumePlan, *, decoder: FrameDecoder | None = None) -> Volume | Refusal:
@@ -195,11 +193,10 @@ def _refuse_constant_ends(planes: list[Plane], decoded: dict[int, NDArray[Any]])
     Decoders fill what they could not decode with a constant. The lowest value of the frame is
     air or padding, in which many slices end, so it does not count.
     """
-    ends = {index: _constant_rows(cells) for index, cells in decoded.items()}
+    ends = {index: constant_rows(cells) for index, cells in decoded.items()}
     for index, cells in decoded.items():
         beside = [ends[near] for near in (index - 1, index + 1) if near in ends]
-        sudden = ends[index] - max(beside, default=ends[index])
-        if sudden > CONSTANT_END * len(cells) and cells[-1, -1] != cells.min():
+        if ends_suddenly(cells, ends[index], beside):
             plane = planes[index]
             raise RefusedError(
                 Reason.TRUNCATED_FRAME,
@@ -207,12 +204,6 @@ def _refuse_constant_ends(planes: list[Plane], decoded: dict[int, NDArray[Any]])
                 f"where its neighbours are not.",
                 plane.instance,
             )
-
-
-def _constant_rows(cells: NDArray[Any]) -> int:
-    """Return how many rows at the end hold only the last value."""
-    differs = (cells != cells[-1, -1]).any(axis=1)
-    return int(differs[::-1].argmax()) if differs.any() else len(cells)
 
 
 def _fill(

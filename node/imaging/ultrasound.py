@@ -1,0 +1,80 @@
+"""Plan the frames of ultrasound images from their headers: what can be read, and where tissue is.
+
+An ultrasound image has no place in the patient, so each instance stands for itself: a still is
+one frame, a cine many, and nothing is ever stacked into a volume.
+Source: PS3.3 A.6, A.7, C.8.5.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from node.imaging.attributes import integer, number, text
+from node.imaging.colour import Space, declared_space
+from node.imaging.kinds import SECONDARY_CAPTURE, ULTRASOUND_CLASSES
+from node.imaging.pixel_format import pixel_format, refuse_format
+from node.imaging.regions import read_regions
+from node.imaging.values import FramesPlan, SourceInstance
+from node.reasons import Reason
+
+_MODALITIES: Final = ("US", "IVUS")
+_COLOUR_BITS: Final = 8
+
+
+def is_frames(instance: SourceInstance) -> bool:
+    """Return whether an instance is an ultrasound image: by its class, or captured as one."""
+    if instance.sop_class_uid in ULTRASOUND_CLASSES:
+        return True
+    captured = (instance.sop_class_uid + ".").startswith(SECONDARY_CAPTURE + ".")
+    return captured and text(instance.header, "Modality").upper() in _MODALITIES
+
+
+def plan_frames(instance: SourceInstance) -> FramesPlan | tuple[Reason, str]:
+    """Return the plan of an ultrasound image as part 1 of its series, or why there is none."""
+    header, place = instance.header, instance.pixels
+    fault = refuse_format(instance)
+    if fault is not None:
+        return fault
+    space = declared_space(header)
+    if not isinstance(space, Space):
+        return Reason.BAD_HEADER, space
+    assert place is not None  # noqa: S101  refuse_format saw it
+    form = pixel_format(header, place)
+    if isinstance(form, str):
+        return Reason.BAD_HEADER, form
+    if form.floating or (form.samples == 3 and form.bits_stored != _COLOUR_BITS):
+        return Reason.BAD_HEADER, f"Colour of {form.bits_stored} bits is not supported."
+    if form.halved and form.columns % 2:
+        return Reason.BAD_HEADER, "YBR_FULL_422 needs an even number of columns."
+    regions = read_regions(header, form.rows, form.columns)
+    notes = list(regions.notes)
+    if instance.sop_class_uid not in ULTRASOUND_CLASSES:
+        notes.append("It is a secondary capture: what its pixels show may have been drawn over.")
+    multiple = integer(header, "NumberOfFrames") is not None
+    row_mm, column_mm = regions.spacing_mm or (None, None)
+    return FramesPlan(
+        series_uid=text(header, "SeriesInstanceUID"),
+        study_uid=text(header, "StudyInstanceUID"),
+        part=1,
+        modality=text(header, "Modality"),
+        shape=(form.frames, form.rows, form.columns),
+        spacing_mm=(None, row_mm, column_mm),
+        units="grey",
+        instance=instance,
+        frame_numbers=tuple(range(1, form.frames + 1)) if multiple else (None,),
+        regions=regions.found,
+        frame_time_ms=_frame_time_ms(instance) if form.frames > 1 else None,
+        notes=tuple(notes),
+    )
+
+
+def _frame_time_ms(instance: SourceInstance) -> float | None:
+    """Return the time between frames (PS3.3 C.7.6.5); the frame rates are a fallback."""
+    frame_time = number(instance.header, "FrameTime")
+    if frame_time and frame_time > 0:
+        return frame_time
+    for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
+        rate = number(instance.header, keyword)
+        if rate and rate > 0:
+            return 1000.0 / rate
+    return None
