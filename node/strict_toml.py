@@ -110,6 +110,10 @@ class Table:
         """Return whether the key is there and not yet taken."""
         return key in self._values
 
+    def peek(self, key: str) -> object:
+        """Return a value that is not yet taken without taking it, None if there is none."""
+        return self._values.get(key)
+
     def note(self, key: str, text: str) -> None:
         """Note a mistake of this table's key."""
         line = self._document.line(self._name, self._number, key)

@@ -21,6 +21,12 @@ from typing import Any, Final
 from node.errors import SetupError, setup_error
 from node.imaging.values import ModelIdentity, Segment
 from node.models.chain import stage_card, with_stage
+from node.models.frame_parts import (
+    FrameGrid,
+    frame_mistakes,
+    read_frame_grid,
+    read_frame_voxels,
+)
 from node.models.parts import (
     REMOVING,
     Head,
@@ -95,8 +101,9 @@ class Card:
         licence: Of the weights (SPDX identifier or a sentence), with attribution.
         weights: File and digest.
         accepts: Conditions on the series header; all must hold.
-        volumes: `one`, or `each` where every volume of a series is wanted.
+        volumes: `one`, or `each` where every volume (or image) of a series is wanted.
         min_slices: Fewest slices.
+        frames: What of each frame is seen, for mode `frames`; None for volumes.
         voxels: The grid that the network sees.
         steps: Intensity steps, in order.
         network: Architecture and parameters.
@@ -124,6 +131,7 @@ class Card:
     accepts: tuple[Condition, ...]
     volumes: str
     min_slices: int
+    frames: FrameGrid | None
     voxels: Voxels
     steps: tuple[Step, ...]
     network: Network
@@ -171,6 +179,8 @@ class Card:
         if self.stage is not None:
             first = stage_card(self)
             parts["stage"] = (self.stage, first.weights.sha256, first.settings_digest)
+        if self.frames is not None:
+            parts["frames"] = self.frames
         text = json.dumps(_plain(parts), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -241,6 +251,8 @@ def parse_card(text: str, folder: Path) -> Card:
     top = document.top()
     about = document.table("about")
     top.integer("schema", SCHEMA, SCHEMA)
+    voxels, inference = document.table("voxels"), document.table("inference")
+    frames = read_frame_grid(voxels, inference)
     card = Card(
         folder=folder,
         name=_name(top),
@@ -250,14 +262,15 @@ def parse_card(text: str, folder: Path) -> Card:
         research=about.flag("research", default=True),
         limits=about.strings("limits", []),
         licence=about.string("licence", longest=512),
-        volumes=top.choice("volumes", ("one", "each"), "one"),
-        min_slices=top.integer("min_slices", 1, 10_000, 3),
+        volumes=top.choice("volumes", ("one", "each"), "each" if frames else "one"),
+        min_slices=top.integer("min_slices", 1, 10_000, 1 if frames else 3),
+        frames=frames,
         weights=read_weights(document.table("weights")),
         accepts=read_conditions(document.table("accepts")),
-        voxels=read_voxels(document.table("voxels")),
+        voxels=read_frame_voxels(voxels) if frames else read_voxels(voxels),
         steps=read_steps(document.tables("steps")),
         network=read_network(document.table("network")),
-        inference=read_inference(document.table("inference")),
+        inference=read_inference(inference),
         head=read_head(document.table("head")),
         postprocess=read_postprocess(document.tables("postprocess")),
         segments=read_segments(document.tables("segments")),
@@ -318,6 +331,9 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
         mistakes.note(
             0, 'intended_use: must say "research use" unless the site sets research = false'
         )
+    if card.frames is not None:
+        for mistake in frame_mistakes(card.postprocess, card.quality):
+            mistakes.note(0, mistake)
     wanted = 2 * card.inference.neighbours + 1
     if card.network.channels != wanted:
         mistakes.note(

@@ -9,6 +9,12 @@ from node.reasons import Reason
 
 def refusal_of(volume: Volume, card: Card) -> Refusal | None:
     """Return why the model does not take this volume, or None if it does."""
+    if card.frames is not None:
+        return _refusal(
+            volume,
+            Reason.NOT_FRAMES,
+            f"{card.name} works on frames; these are slices of a volume.",
+        )
     slices = volume.array.shape[0]
     if slices < card.min_slices:
         return _refusal(

@@ -137,16 +137,16 @@ def check_sizes(card: Card) -> None:
 def size_mistakes(card: Card) -> tuple[str, ...]:
     """Return a sentence for each size that the network cannot take."""
     mistakes = []
-    wanted = "window" if dimensions(card.network) == 3 else "slices"
-    if card.inference.mode != wanted:
+    wanted = ("window",) if dimensions(card.network) == 3 else ("slices", "frames")
+    if card.inference.mode not in wanted:
         mistakes.append(
-            f'{card.network.architecture} runs with inference.mode = "{wanted}", '
+            f'{card.network.architecture} runs with inference.mode = "{wanted[0]}", '
             f'the card says "{card.inference.mode}".'
         )
     multiples = size_multiples(card.network)
     for name, sizes in (("voxels.size", card.voxels.size), ("patch", card.inference.patch)):
         # A 3D network sees patches only; the window around them may have any size.
-        used = name == "patch" or wanted == "slices"
+        used = name == "patch" or wanted[0] == "slices"
         if not used or not sizes or len(sizes) != len(multiples):
             continue
         if any(size % multiple for size, multiple in zip(sizes, multiples, strict=True)):

@@ -135,8 +135,8 @@ class Inference:
     """[inference]: how the network is run over the volume.
 
     Attributes:
-        mode: `slices` (2D, each plane with `neighbours` planes on either side as channels) or
-            `window` (3D patches).
+        mode: `slices` (2D, each plane with `neighbours` planes on either side as channels),
+            `window` (3D patches) or `frames` (2D, each frame of an ultrasound image).
         neighbours: Planes on either side; channels = 2 x neighbours + 1.
         patch: Slices, rows, columns of a 3D patch; None for `slices`.
         overlap: Share of a patch that it has in common with the next one.

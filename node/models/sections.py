@@ -184,17 +184,17 @@ def _levels(value: object) -> tuple[int | tuple[int, ...], ...] | None:
 
 def read_inference(table: Table) -> Inference:
     """Read [inference]."""
-    mode = table.choice("mode", ("slices", "window"))
+    mode = table.choice("mode", ("slices", "window", "frames"))
     neighbours = table.integer("neighbours", 0, 8, 0)
     patch = table.numbers("patch", 0, [])
     if mode == "window":
         if len(patch) != 3 or any(one != int(one) or not 8 <= one <= 512 for one in patch):
             table.note("patch", "must be [slices, rows, columns] of 8 to 512 for a 3D window")
             patch = (8.0, 8.0, 8.0)
-        if neighbours:
-            table.note("neighbours", 'belongs to mode = "slices"')
     elif patch:
         table.note("patch", 'belongs to mode = "window"')
+    if neighbours and mode != "slices":
+        table.note("neighbours", 'belongs to mode = "slices"')
     inference = Inference(
         mode=mode,
         neighbours=neighbours,
@@ -205,7 +205,7 @@ def read_inference(table: Table) -> Inference:
         precision=table.choice("precision", ("fp32", "bf16"), "fp32"),
         threads=table.integer("threads", 0, 256, 0),
     )
-    if mode == "slices" and "slice" in inference.mirrors:
+    if mode != "window" and "slice" in inference.mirrors:
         table.note("mirrors", "a 2D network has no slice axis to mirror")
     table.finish()
     return inference

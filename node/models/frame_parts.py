@@ -1,0 +1,94 @@
+"""What a card says of frames: `[inference] mode = "frames"`, for models of ultrasound.
+
+Frames have no place in the patient, so such a card names no orientation and no distances: it says
+which part of the picture the network sees and how large, and how a cine is gone through. The keys
+stand in [voxels] and [inference], where a card for volumes has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from node.models.parts import FillHoles, KeepLargest, PostStep, Quality, Voxels
+from node.strict_toml import Table
+
+MODE: Final = "frames"
+UNITS: Final = "grey"
+_MOST_ML: Final = 1e6  # max_ml of [[quality.segments]] where the card says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGrid:
+    """What of a frame the network sees, and which frames.
+
+    Attributes:
+        crop: `region`: tissue as the header names it, else as `content`; `content`: where the
+            picture changes or is filled; `image`: the whole matrix.
+        regions: Where there are several, as on a split screen: `first`, `largest` or `each`.
+        ratio: `keep`: a millimetre is as long in both directions (a pixel, where nothing says
+            how large it is) and the rest of the window is background; `stretch`: the crop fills
+            the window.
+        colour: Whether frames with colour, such as Doppler, are taken.
+        every: Every how manieth frame of a cine is segmented, from the first.
+        temporal_median: 3 takes the median of the scores of a frame and those before and after
+            it, 1 takes the frame alone.
+    """
+
+    crop: str
+    regions: str
+    ratio: str
+    colour: bool
+    every: int
+    temporal_median: int
+
+
+def read_frame_grid(voxels: Table, inference: Table) -> FrameGrid | None:
+    """Read what belongs to frames out of [voxels] and [inference]; None for another mode."""
+    if inference.peek("mode") != MODE:
+        return None
+    median = inference.integer("temporal_median", 1, 3, 1)
+    if median == 2:
+        inference.note("temporal_median", "must be 1 or 3")
+    return FrameGrid(
+        crop=voxels.choice("crop", ("region", "content", "image"), "region"),
+        regions=voxels.choice("regions", ("first", "largest", "each"), "first"),
+        ratio=voxels.choice("ratio", ("keep", "stretch"), "keep"),
+        colour=voxels.flag("colour", default=False),
+        every=inference.integer("every", 1, 1000, 1),
+        temporal_median=median,
+    )
+
+
+def read_frame_voxels(table: Table) -> Voxels:
+    """Read the rest of [voxels] of a card for frames."""
+    rows, columns = table.numbers("size", 2)
+    if any(one != int(one) or not 8 <= one <= 4096 for one in (rows, columns)):
+        table.note("size", f"must be [rows, columns] of 8 to 4096, is [{rows:g}, {columns:g}]")
+        rows = columns = 8.0
+    voxels = Voxels(
+        orientation="native",
+        spacing_mm=(0.0, 0.0, 0.0),
+        size=(int(rows), int(columns)),
+        centre="image",
+        body_above=0.0,
+        background=table.number("background", -1e9, 1e9, 0.0),
+        units=table.choice("units", (UNITS,), UNITS),
+        downsample=table.choice("downsample", ("area", "linear"), "area"),
+        back=table.choice("back", ("linear", "nearest"), "linear"),
+    )
+    table.finish()
+    return voxels
+
+
+def frame_mistakes(postprocess: Sequence[PostStep], quality: Quality) -> Iterator[str]:
+    """Yield what a card for frames must not say because it needs a volume."""
+    for place, step in enumerate(postprocess, start=1):
+        if not isinstance(step, KeepLargest | FillHoles):
+            yield f"postprocess[{place}]: frames know keep_largest and fill_holes only"
+    for limits in quality.segments:
+        if limits.min_ml > 0 or limits.max_ml < _MOST_ML:
+            yield f"quality: segment {limits.number} of a frame has no volume in ml"
+    if quality.ratios or quality.end_slice_cm2 > 0:
+        yield "quality: ratios and end_slice_cm2 belong to volumes"
