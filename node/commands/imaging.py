@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 
 from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
+from node.results.summary import size_text
 
 if TYPE_CHECKING:
     from node.worker.segmenting import Part, Segmented
@@ -76,9 +77,9 @@ def segment(
     node_name: str,
     as_json: bool,
 ) -> None:
-    """Segment the volumes in FOLDER and write SEG objects to --out, by the node's own code.
+    """Segment the volumes or frames in FOLDER and write SEG objects to --out.
 
-    Exit code 1 when no volume is usable.
+    By the node's own code. Exit code 1 when nothing is usable.
 
     \b
     Example:
@@ -180,8 +181,7 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
                 "number": segment.number,
                 "label": segment.label,
                 "code": segment.code,
-                "voxels": segment.voxels,
-                "volume_ml": round(segment.volume_ml, 3),
+                **segment.sizes(),
             }
             for segment in (said.segments if said else ())
         ],
@@ -202,9 +202,9 @@ def _print_segmented(volumes: Sequence[dict[str, Any]]) -> None:
         for each in volume["segments"]:
             where = volume["results"][0]["path"]
             outcome = str(volume["verdict"]["outcome"])
-            ml = f"{each['volume_ml']:.1f} ml"
-            rows.append((volume["series_uid"], each["label"], ml, outcome, where))
-    print_table(("series", "segment", "volume", "verdict", "written"), rows, empty="No DICOM.")
+            size = size_text(each)
+            rows.append((volume["series_uid"], each["label"], size, outcome, where))
+    print_table(("series", "segment", "size", "verdict", "written"), rows, empty="No DICOM.")
 
 
 class _bar:  # noqa: N801  reads as a phrase: `with _bar() as bar`

@@ -20,6 +20,7 @@ from node.commands.context import (
 )
 from node.commands.explaining import explain_folder
 from node.errors import setup_error
+from node.results.summary import size_text
 from node.supervise import read_state
 from storage.conflict_rows import ConflictCount, conflict_counts
 from storage.database import Connection, reading
@@ -383,7 +384,7 @@ def _job_lines(told: JobStory) -> list[tuple[int, str]]:
     for each in told.results:
         result = each.result
         parts = ", ".join(
-            f"{s['label']} {s['volume_ml']:.1f} ml" for s in result.summary.get("segments", ())
+            f"{s['label']} {size_text(s)}" for s in result.summary.get("segments", ())
         )
         verdict = result.summary.get("verdict", "")
         lines.append((result.created_ms, f"{result.kind} {result.sop_uid}: {parts} ({verdict})"))

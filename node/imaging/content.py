@@ -45,6 +45,18 @@ def content_box(frames: Frames) -> Box:
     return box or (0, 0, rows, columns)
 
 
+def tissue_box(frames: Frames) -> Box:
+    """Return the box around every tissue region, or the content where the header names none.
+
+    What may be shown to people: text that is burned in lies outside.
+    """
+    boxes = [region.box for region in frames.plan.regions]
+    if not boxes:
+        return content_box(frames)
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
+
+
 def _largest(mask: NDArray[np.bool_], *, dense: float) -> Box | None:
     """Return the box around the largest densely filled piece of a mask, or None."""
     filled = ndimage.uniform_filter(mask.astype(np.float32), _AROUND, mode="nearest") > dense

@@ -59,8 +59,8 @@ def open_frames(
     with ExitStack() as stack:
         decoder = decoder or stack.enter_context(FrameDecoder())
         native = stack.enter_context(NativeReader())
-        stack.enter_context(tolerated())
-        reader = _Reader(plan, decoder, native, colour_accepted=colour_accepted)
+        with tolerated():
+            reader = _Reader(plan, decoder, native, colour_accepted=colour_accepted)
         yield Frames(plan, reader.read)
 
 
@@ -91,6 +91,10 @@ class _Reader:
 
     def read(self, indices: Sequence[int]) -> Grey:
         """Return frames (n, rows, columns) as grey; see `Frames.read`."""
+        with tolerated():
+            return self._read(indices)
+
+    def _read(self, indices: Sequence[int]) -> Grey:
         if self._place.transfer_syntax in COMPRESSED:
             cells, spaces = self._decoded(indices)
         else:

@@ -21,8 +21,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from node.errors import PeerError
 from node.imaging.attributes import tolerated
-from node.imaging.values import Floats, Refusal, Segmentation, Volume
-from node.results.identity import IDENTITY_TAGS
+from node.imaging.values import Floats, Refusal, Segmentation, Sourced, Volume
+from node.results.identity import identity_tags
 from node.results.part10 import file_head
 from node.results.planes import read_planes
 from node.results.reader import open_segmentation, placed_frames, slice_of
@@ -32,7 +32,7 @@ from node.results.uids import content_uid
 _SAME_PERSON: Final = (0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x0020000D)
 """Name, ID, issuer, birth date, sex, study: compared with every instance, not only the first."""
 
-_MALFORMED: Final = (
+MALFORMED: Final = (
     AttributeError,
     BytesLengthException,
     EOFError,
@@ -75,32 +75,33 @@ def check_result(data: bytes, volume: Volume, segmentation: Segmentation) -> tup
             seg = open_segmentation(data)
         except PeerError as error:
             return (error.fault.what,)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             return (f"The object cannot be read: {type(error).__name__}.",)
         checks = (
-            _name(data, seg, volume),
-            _identity(seg, volume, headers),
-            _references(seg, volume),
-            _segments(seg, segmentation),
+            name_faults(data, seg, volume),
+            identity_faults(seg, volume, headers),
+            reference_faults(seg, volume),
+            segment_faults(seg, segmentation),
             _geometry(seg, volume),
             _voxels(seg, volume, segmentation),
         )
-        return tuple(sentence for check in checks for sentence in _said(check))
+        return tuple(sentence for check in checks for sentence in said(check))
 
 
-def _said(check: Iterator[str]) -> Iterator[str]:
+def said(check: Iterator[str]) -> Iterator[str]:
     """Yield what a check says; one that cannot go on says why."""
     try:
         yield from check
     except PeerError as error:
         yield error.fault.what
-    except _MALFORMED as error:
+    except MALFORMED as error:
         # Every result has these fields; one that is absent or malformed must not go out. The
         # error's own text may quote a value, so only its type is told.
         yield f"A part of the object cannot be read: {type(error).__name__}."
 
 
-def _name(data: bytes, seg: Dataset, volume: Volume) -> Iterator[str]:
+def name_faults(data: bytes, seg: Dataset, source: Sourced) -> Iterator[str]:
+    """Yield what is wrong with the object's own UIDs and file meta group."""
     held = dataset_start(data)
     if data[:held] != file_head(seg.SOPClassUID, seg.SOPInstanceUID, ExplicitVRLittleEndian):
         yield "The file meta group does not belong to the dataset behind it."
@@ -110,15 +111,16 @@ def _name(data: bytes, seg: Dataset, volume: Volume) -> Iterator[str]:
     digest.update(memoryview(data)[end:])
     if content_uid(digest.hexdigest()) != seg.SOPInstanceUID:
         yield "The SOP Instance UID does not follow from the content, so the bytes were changed."
-    if seg.SeriesInstanceUID == volume.series_uid:
+    if seg.SeriesInstanceUID == source.series_uid:
         yield "The result stands in the series of its source."
 
 
-def _identity(seg: Dataset, volume: Volume, headers: Sequence[Dataset]) -> Iterator[str]:
-    for tag in IDENTITY_TAGS:
+def identity_faults(seg: Dataset, source: Sourced, headers: Sequence[Dataset]) -> Iterator[str]:
+    """Yield where the object is not of the patient and study of every source instance."""
+    for tag in identity_tags(source):
         if not _same(seg, headers[0], tag):
             yield f"{keyword_for_tag(tag)} is not what the source says."
-    for instance, header in zip(volume.instances, headers, strict=True):
+    for instance, header in zip(source.instances, headers, strict=True):
         for tag in _SAME_PERSON:
             if _raw(seg, tag).rstrip(b" \0") != _raw(header, tag).rstrip(b" \0"):
                 yield (
@@ -159,10 +161,11 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
     return (held.value or b"") if held.is_raw else repr(held.value).encode()
 
 
-def _references(seg: Dataset, volume: Volume) -> Iterator[str]:
-    wanted = {(one.sop_class_uid, one.sop_instance_uid) for one in volume.instances}
+def reference_faults(seg: Dataset, source: Sourced) -> Iterator[str]:
+    """Yield where the object does not name exactly its source's instances."""
+    wanted = {(one.sop_class_uid, one.sop_instance_uid) for one in source.instances}
     series = seg.ReferencedSeriesSequence
-    if len(series) != 1 or series[0].SeriesInstanceUID != volume.series_uid:
+    if len(series) != 1 or series[0].SeriesInstanceUID != source.series_uid:
         yield "Referenced Series Sequence does not name the source's series alone."
     for words, items in (
         ("Referenced Series Sequence", series[0].ReferencedInstanceSequence),
@@ -176,7 +179,8 @@ def _references(seg: Dataset, volume: Volume) -> Iterator[str]:
             )
 
 
-def _segments(seg: Dataset, segmentation: Segmentation) -> Iterator[str]:
+def segment_faults(seg: Dataset, segmentation: Segmentation) -> Iterator[str]:
+    """Yield which segments are not described as the model's card describes them."""
     wanted = {
         one.number: (one.label, one.type.value, one.type.scheme) for one in segmentation.segments
     }

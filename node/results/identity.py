@@ -9,7 +9,7 @@ as it is. Explanations name attributes and UIDs, never values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 
-from node.imaging.values import Refusal, Volume
+from node.imaging.values import FramesPlan, Refusal, Sourced
 from node.reasons import Reason
 from node.results.explicit import copied, element
 from node.results.sources import open_header
@@ -132,6 +132,17 @@ _EQUIPMENT: Final = _tags(
 )
 
 
+_PLACE: Final = _tags("FrameOfReferenceUID PositionReferenceIndicator")
+"""What says in whose coordinates pixels lie; frames of ultrasound have none, whatever they say."""
+
+
+def identity_tags(source: Sourced) -> tuple[int, ...]:
+    """Return every element that a result of this source has from it and from nowhere else."""
+    if not isinstance(source, FramesPlan):
+        return IDENTITY_TAGS
+    return tuple(tag for tag in IDENTITY_TAGS if tag not in _PLACE)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Patient, study and frame of reference, as encoded elements.
@@ -153,11 +164,11 @@ class Identity:
     series_uid: str
 
 
-def read_identity(volume: Volume, *, empty_patient_id_allowed: bool = False) -> Identity | Refusal:
+def read_identity(source: Sourced, *, empty_patient_id_allowed: bool = False) -> Identity | Refusal:
     """Read the identity block from the files of a volume.
 
     Args:
-        volume: Its instances' files are opened again.
+        source: A volume, or frames; its instances' files are opened again.
         empty_patient_id_allowed: Take a source without patient ID if it has a name and a birth
             date.
 
@@ -165,18 +176,19 @@ def read_identity(volume: Volume, *, empty_patient_id_allowed: bool = False) -> 
         The identity of the first instance, or a refusal: the instances do not agree on patient,
         study, series and frame of reference, or nothing says who the patient is.
     """
-    headers = [open_header(instance.file) for instance in volume.instances]
-    refusal = _disagreement(volume, headers)
+    headers = [open_header(instance.file) for instance in source.instances]
+    refusal = _disagreement(source, headers)
     if refusal is not None:
         return refusal
     first = headers[0]
-    reason, missing = _missing(first, empty_patient_id_allowed=empty_patient_id_allowed)
+    tags = identity_tags(source)
+    reason, missing = _missing(first, tags, empty_patient_id_allowed=empty_patient_id_allowed)
     if reason is not None:
-        uid = volume.instances[0].sop_instance_uid
-        return _refusal(volume, reason, f"{missing} ({uid}).", (uid,))
-    elements = {tag: copied(first, tag) for tag in IDENTITY_TAGS if tag in first}
+        uid = source.instances[0].sop_instance_uid
+        return _refusal(source, reason, f"{missing} ({uid}).", (uid,))
+    elements = {tag: copied(first, tag) for tag in tags if tag in first}
     for tag, vr in _EMPTY_IF_ABSENT.items():
-        if tag is not None:
+        if tag in tags:
             elements.setdefault(tag, element(tag, vr, b""))
     return Identity(
         elements=elements,
@@ -188,13 +200,13 @@ def read_identity(volume: Volume, *, empty_patient_id_allowed: bool = False) -> 
     )
 
 
-def _disagreement(volume: Volume, headers: list[FileDataset]) -> Refusal | None:
-    first_uid = volume.instances[0].sop_instance_uid
-    for instance, header in zip(volume.instances, headers, strict=True):
+def _disagreement(source: Sourced, headers: list[FileDataset]) -> Refusal | None:
+    first_uid = source.instances[0].sop_instance_uid
+    for instance, header in zip(source.instances, headers, strict=True):
         uid = instance.sop_instance_uid
         if _raw(header, 0x00080018).decode("ascii", "replace") != uid:
             return _refusal(
-                volume, Reason.MIXED_IDENTITY, f"The file of {uid} holds another instance.", (uid,)
+                source, Reason.MIXED_IDENTITY, f"The file of {uid} holds another instance.", (uid,)
             )
         differing = [
             words
@@ -203,7 +215,7 @@ def _disagreement(volume: Volume, headers: list[FileDataset]) -> Refusal | None:
         ]
         if differing:
             return _refusal(
-                volume,
+                source,
                 Reason.MIXED_IDENTITY,
                 f"Instances {first_uid} and {uid} differ in {', '.join(differing)}, so the "
                 "result would belong to one of two.",
@@ -212,11 +224,13 @@ def _disagreement(volume: Volume, headers: list[FileDataset]) -> Refusal | None:
     return None
 
 
-def _missing(header: Dataset, *, empty_patient_id_allowed: bool) -> tuple[Reason | None, str]:
+def _missing(
+    header: Dataset, tags: Sequence[int], *, empty_patient_id_allowed: bool
+) -> tuple[Reason | None, str]:
     """Return why a header does not say whose and where it is, if it does not."""
     if not _raw(header, _STUDY_UID):
         return Reason.MIXED_IDENTITY, "The instance carries no Study Instance UID"
-    if not _raw(header, _FRAME_OF_REFERENCE):
+    if _FRAME_OF_REFERENCE in tags and not _raw(header, _FRAME_OF_REFERENCE):
         return Reason.NO_FRAME_OF_REFERENCE, "The instance carries no Frame of Reference UID"
     if _raw(header, _PATIENT_ID):
         return None, ""
@@ -258,13 +272,13 @@ def _agreed(headers: Iterable[Dataset], tags: Iterable[int]) -> dict[int, bytes]
 
 
 def _refusal(
-    volume: Volume, reason: Reason, explanation: str, instances: tuple[str, ...]
+    source: Sourced, reason: Reason, explanation: str, instances: tuple[str, ...]
 ) -> Refusal:
     return Refusal(
         reason,
         explanation,
-        series_uid=volume.series_uid,
-        modality=volume.modality,
-        part=volume.part,
+        series_uid=source.series_uid,
+        modality=source.modality,
+        part=source.part,
         instances=instances,
     )

@@ -64,12 +64,17 @@ def overlay_pictures(
             grey = 255 - grey
         shown = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)
         drawn = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-        picture = Image.fromarray(_overlaid(np.asarray(shown), np.asarray(drawn), colours))
+        picture = Image.fromarray(overlaid(np.asarray(shown), np.asarray(drawn), colours))
         _write_letters(picture, letters)
-        stream = BytesIO()
-        picture.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
-        pictures.append(stream.getvalue())
+        pictures.append(as_jpeg(picture))
     return pictures
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as it is stored."""
+    stream = BytesIO()
+    picture.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
+    return stream.getvalue()
 
 
 def pack_pictures(pictures: Sequence[bytes]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
@@ -130,7 +135,7 @@ def _some(values: NDArray[np.int16] | NDArray[np.float32]) -> NDArray[np.float32
     return flat[:: max(1, flat.size // _SAMPLES)].astype(np.float32)
 
 
-def _overlaid(grey: Grey, labels: Labels, colours: Colours) -> Colours:
+def overlaid(grey: Grey, labels: Labels, colours: Colours) -> Colours:
     """Return the picture in colour: tint inside, full colour on the outline."""
     picture = np.repeat(grey[:, :, None], 3, axis=2)  # (height, width, 3)
     inside = labels > 0

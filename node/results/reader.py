@@ -21,7 +21,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
 from node.errors import LimnerError, peer_error
-from node.imaging.values import Floats, Labels, Volume
+from node.imaging.values import Floats, FramesPlan, Labels, Volume
 
 _OFF_GRID: Final = 0.25
 """A frame further than this part of a voxel from a slice of the grid is not that slice."""
@@ -64,8 +64,27 @@ def open_segmentation(source: bytes | Path) -> Dataset:
     return seg
 
 
-def placed_frames(seg: Dataset) -> Iterator[PlacedFrame]:
-    """Yield the frames of a SEG with their place.
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskFrame:
+    """One frame of a SEG, wherever it lies.
+
+    Attributes:
+        number: Frame number from 1.
+        segment: Referenced Segment Number.
+        mask: bool, shape (rows, columns).
+        sources: SOP Instance UID and frame number (None for single-frame) of each source image.
+        groups: Its own functional groups.
+    """
+
+    number: int
+    segment: int
+    mask: NDArray[np.bool_]
+    sources: tuple[tuple[str, int | None], ...]
+    groups: Dataset
+
+
+def mask_frames(seg: Dataset) -> Iterator[MaskFrame]:
+    """Yield the frames of a SEG.
 
     Raises:
         PeerError: There are fewer pixels or functional groups than frames.
@@ -79,16 +98,33 @@ def placed_frames(seg: Dataset) -> Iterator[PlacedFrame]:
     shared = seg.SharedFunctionalGroupsSequence[0]
     for index, groups in enumerate(own):
         identification = _either(groups, shared, "SegmentIdentificationSequence")
-        yield PlacedFrame(
+        yield MaskFrame(
             number=index + 1,
             segment=int(identification.ReferencedSegmentNumber),
-            affine=_frame_affine(groups, shared),
             mask=_bits(pixels, index * rows * columns, rows * columns).reshape(rows, columns),
             sources=tuple(
                 (str(source.ReferencedSOPInstanceUID), _frame_number(source))
                 for derivation in groups.get("DerivationImageSequence") or ()
                 for source in derivation.get("SourceImageSequence") or ()
             ),
+            groups=groups,
+        )
+
+
+def placed_frames(seg: Dataset) -> Iterator[PlacedFrame]:
+    """Yield the frames of a SEG with their place.
+
+    Raises:
+        PeerError: There are fewer pixels or functional groups than frames.
+    """
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    for frame in mask_frames(seg):
+        yield PlacedFrame(
+            number=frame.number,
+            segment=frame.segment,
+            affine=_frame_affine(frame.groups, shared),
+            mask=frame.mask,
+            sources=frame.sources,
         )
 
 
@@ -134,6 +170,44 @@ def read_segmentation(source: bytes | Path, volume: Volume) -> Labels:
         plane = labels[slice_of(frame, volume)]
         np.maximum(plane, frame.segment, out=plane, where=frame.mask)
     return labels
+
+
+def read_frames_segmentation(source: bytes | Path, plan: FramesPlan) -> Labels:
+    """Return the labels of a BINARY SEG on the frames of an ultrasound image.
+
+    Args:
+        source: The file or its bytes.
+        plan: The image. Where segments overlap the higher number stays.
+
+    Raises:
+        PeerError: It is no such SEG, or a frame refers to another image or has another size.
+    """
+    labels = np.zeros(plan.shape, np.uint8)
+    for frame in mask_frames(open_segmentation(source)):
+        plane = labels[frame_index(frame, plan)]
+        np.maximum(plane, frame.segment, out=plane, where=frame.mask)
+    return labels
+
+
+def frame_index(frame: MaskFrame, plan: FramesPlan) -> int:
+    """Return the index of the source frame to which a frame refers.
+
+    Raises:
+        PeerError: It refers to none or several of this image, or has another size.
+    """
+    wanted = {
+        (plan.instance.sop_instance_uid, number): index
+        for index, number in enumerate(plan.frame_numbers)
+    }
+    found = [wanted[source] for source in frame.sources if source in wanted]
+    if len(found) != 1 or len(frame.sources) != 1 or frame.mask.shape != plan.shape[1:]:
+        raise peer_error(
+            "segmentation-off-grid",
+            "A frame of the segmentation does not refer to one frame of the image.",
+            where=f"frame {frame.number}, series {plan.series_uid}",
+            remedy="Read it on the image it was made from.",
+        )
+    return found[0]
 
 
 def _bits(pixels: NDArray[np.uint8], start: int, count: int) -> NDArray[np.bool_]:

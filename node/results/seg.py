@@ -29,11 +29,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from node.imaging.attributes import numbers, text, texts
-from node.imaging.values import Labels, Refusal, Segmentation, Volume
+from node.imaging.values import Labels, Refusal, Segmentation, Sourced, Volume
 from node.results.explicit import element, sequence
 from node.results.identity import Identity, read_identity
 from node.results.part10 import file_head
-from node.results.planes import Plane, Planes, read_planes
+from node.results.planes import Planes, read_planes
 from node.results.template import NodeFacts, equipment_sequence, seg_template
 from node.results.uids import content_uid, derived_uid
 
@@ -63,8 +63,8 @@ class WrittenSeg:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    """One frame: which segment, which slice of the volume, which rank among planes."""
+class SegFrame:
+    """One frame: which segment, which slice of the volume (or frame of the source), which rank."""
 
     segment: int
     index: int
@@ -95,7 +95,7 @@ def binary_seg(
         ValueError: The labels have another shape than the volume, or numbers without a segment.
         SetupError: The segments are not numbered 1, 2, ...
     """
-    counts = _counts(volume, segmentation)
+    counts = label_counts(segmentation, volume.array.shape)
     identity = read_identity(volume, empty_patient_id_allowed=empty_patient_id_allowed)
     if isinstance(identity, Refusal):
         return identity
@@ -119,7 +119,7 @@ def binary_seg(
     elements |= identity.carried
     elements |= identity.elements
     elements |= lossy_history(headers)
-    elements |= _references(volume, identity)
+    elements |= references(volume, identity)
     elements |= {
         0x0018A001: equipment_sequence(identity.equipment, segmentation, node),
         0x00280008: element(0x00280008, "IS", str(len(frames)).encode()),
@@ -130,7 +130,7 @@ def binary_seg(
     }
     if _contiguous(frames):
         elements[0x00209311] = element(0x00209311, "CS", b"3D")
-    data, sop_uid = _file(elements, list(_packed(segmentation.labels, frames)))
+    data, sop_uid = object_file(elements, list(packed_frames(segmentation.labels, frames)))
     return WrittenSeg(
         data=data,
         sop_uid=sop_uid,
@@ -197,33 +197,37 @@ def lossy_history(headers: Sequence[Dataset]) -> dict[int, bytes]:
     return found
 
 
-def _counts(volume: Volume, segmentation: Segmentation) -> NDArray[np.int64]:
-    """Return voxels per slice and label number, shape (slices, 256)."""
+def label_counts(segmentation: Segmentation, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return voxels per slice (or frame) and label number, shape (slices, segments + 1).
+
+    Raises:
+        ValueError: The labels have another shape, or numbers without a segment.
+    """
     labels = segmentation.labels
-    if labels.shape != volume.array.shape or labels.dtype != np.uint8:
-        raise ValueError(f"labels {labels.dtype} {labels.shape} on a grid {volume.array.shape}")
+    if labels.shape != shape or labels.dtype != np.uint8:
+        raise ValueError(f"labels {labels.dtype} {labels.shape} on a grid {shape}")
     counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in labels])
     if counts[:, len(segmentation.segments) + 1 :].any():
         raise ValueError("labels hold numbers that no segment describes")
     return counts[:, : len(segmentation.segments) + 1]
 
 
-def _frames(counts: NDArray[np.int64]) -> list[_Frame]:
+def _frames(counts: NDArray[np.int64]) -> list[SegFrame]:
     """Return the frames to write, in order; one empty frame per segment if nothing is labelled."""
     slices, labels = counts.shape
     used = [index for index in frame_order(slices) if counts[index, 1:].any()]
     if not used:
         top = next(iter(frame_order(slices)))
-        return [_Frame(segment, top, 1) for segment in range(1, labels)]
+        return [SegFrame(segment, top, 1) for segment in range(1, labels)]
     return [
-        _Frame(segment, index, rank)
+        SegFrame(segment, index, rank)
         for segment in range(1, labels)
         for rank, index in enumerate(used, start=1)
         if counts[index, segment]
     ]
 
 
-def _contiguous(frames: list[_Frame]) -> bool:
+def _contiguous(frames: list[SegFrame]) -> bool:
     """Return whether the frames are one stack without a gap (PS3.3 C.7.6.17)."""
     one_segment = len({frame.segment for frame in frames}) == 1
     return (
@@ -231,7 +235,7 @@ def _contiguous(frames: list[_Frame]) -> bool:
     )
 
 
-def _packed(labels: Labels, frames: list[_Frame]) -> Iterator[bytes]:
+def packed_frames(labels: Labels, frames: Sequence[SegFrame]) -> Iterator[bytes]:
     """Yield the frames as bits, the first pixel lowest (PS3.5 8.1.1), without gaps."""
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
         some = frames[start : start + _FRAMES_AT_ONCE]
@@ -253,11 +257,15 @@ def _shared_groups(planes: Planes) -> bytes:
     return sequence(0x52009229, [orientation + measures])
 
 
-def _frame_groups(frames: list[_Frame], planes: Planes) -> Iterator[bytes]:
+def _frame_groups(frames: list[SegFrame], planes: Planes) -> Iterator[bytes]:
     """Yield the functional groups of each frame, its own source and place in them."""
     fixed = {
         index: (
-            _derivation(planes.planes[index]),
+            derivation_of(
+                planes.planes[index].class_uid,
+                planes.planes[index].uid,
+                planes.planes[index].frame,
+            ),
             sequence(
                 0x00209113,
                 [element(0x00200032, "DS", planes.planes[index].position.encode())],
@@ -276,13 +284,13 @@ def _frame_groups(frames: list[_Frame], planes: Planes) -> Iterator[bytes]:
         )
 
 
-def _derivation(plane: Plane) -> bytes:
-    """Return Derivation Image Sequence: one slice, the same voxels."""
-    frame = b"" if plane.frame is None else element(0x00081160, "IS", str(plane.frame).encode())
+def derivation_of(class_uid: str, uid: str, frame: int | None) -> bytes:
+    """Return Derivation Image Sequence: one slice or frame, the same voxels."""
+    number = b"" if frame is None else element(0x00081160, "IS", str(frame).encode())
     source = (
-        element(0x00081150, "UI", plane.class_uid.encode())
-        + element(0x00081155, "UI", plane.uid.encode())
-        + frame
+        element(0x00081150, "UI", class_uid.encode())
+        + element(0x00081155, "UI", uid.encode())
+        + number
         + element(0x0028135A, "CS", b"YES")
         + _coded(0x0040A170, b"121322", b"Source image for image processing operation")
     )
@@ -303,12 +311,12 @@ def _coded(tag: int, value: bytes, meaning: bytes) -> bytes:
     )
 
 
-def _references(volume: Volume, identity: Identity) -> dict[int, bytes]:
+def references(source: Sourced, identity: Identity) -> dict[int, bytes]:
     """Return the references to every instance of the series, with content or without."""
     pairs = [
         element(0x00081150, "UI", instance.sop_class_uid.encode())
         + element(0x00081155, "UI", instance.sop_instance_uid.encode())
-        for instance in volume.instances
+        for instance in source.instances
     ]
     series = sequence(0x0008114A, pairs) + element(0x0020000E, "UI", identity.series_uid.encode())
     return {
@@ -317,7 +325,7 @@ def _references(volume: Volume, identity: Identity) -> dict[int, bytes]:
     }
 
 
-def _file(elements: Mapping[int, bytes], pixels: Sequence[bytes]) -> tuple[bytes, str]:
+def object_file(elements: Mapping[int, bytes], pixels: Sequence[bytes]) -> tuple[bytes, str]:
     """Return the PS3.10 file and its SOP Instance UID, which follows from all other bytes.
 
     Args:

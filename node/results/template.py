@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from node.errors import setup_error
 from node.imaging.attributes import integer
-from node.imaging.values import Code, Segment, Segmentation, Volume
+from node.imaging.values import Code, Segment, Segmentation, Sourced
 from node.results.explicit import element, sequence, written
 from node.results.uids import ENCODER_VERSION, IMPLEMENTATION_CLASS_UID, derived_uid
 
@@ -78,7 +78,7 @@ class NodeFacts:
 
 
 def seg_template(
-    volume: Volume,
+    source: Sourced,
     segmentation: Segmentation,
     *,
     node: NodeFacts,
@@ -90,7 +90,7 @@ def seg_template(
     """Return every element of a BINARY SEG that is not the source's and not a frame's.
 
     Args:
-        volume: The source; only modality, part and series number are looked at.
+        source: The source; only modality, part and series number are looked at.
         segmentation: Segments and model.
         node: Who makes the object.
         key: The result's key, from which tracking and dimension UIDs follow.
@@ -115,9 +115,9 @@ def seg_template(
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(segment, segmentation, key) for segment in segments],
         series_instance_uid=series_uid,
-        series_number=_series_number(volume, model.series_number),
+        series_number=_series_number(source, model.series_number),
         sop_instance_uid=derived_uid("placeholder"),
-        instance_number=volume.part,
+        instance_number=source.part,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER,
         software_versions=[  # type: ignore[arg-type]  # typed as one, several are allowed
@@ -125,7 +125,7 @@ def seg_template(
             f"encoder {ENCODER_VERSION}",
         ],
         device_serial_number=ascii_text(node.name, 64) or "none",
-        content_label=f"{_code_string(volume.modality)}_SEG",
+        content_label=f"{_code_string(source.modality)}_SEG",
         content_description=ascii_text(f"{purpose}, by AI model {model.name}", 64),
         content_qualification="RESEARCH" if model.research else "PRODUCT",
         content_date=content_date,
@@ -307,9 +307,9 @@ def _use_long_code_values(made: Dataset) -> None:
     made.walk(move)
 
 
-def _series_number(volume: Volume, first: int) -> int:
+def _series_number(source: Sourced, first: int) -> int:
     """Return a number of the model's range that lets people see which series it belongs to."""
-    return first + (integer(volume.instances[0].header, "SeriesNumber") or 0) % 1000
+    return first + (integer(source.instances[0].header, "SeriesNumber") or 0) % 1000
 
 
 def _code_string(text: str) -> str:

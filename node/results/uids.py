@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from node.imaging.values import Volume, VolumePlan
+from node.imaging.values import Sourced
 from node.results.sources import dataset_digest
 
 ENCODER_VERSION: Final = "1"
@@ -51,7 +51,7 @@ def result_key(
     ).hex()
 
 
-def volume_inputs(volume: Volume | VolumePlan) -> tuple[str, ...]:
+def volume_inputs(volume: Sourced) -> tuple[str, ...]:
     """Return one line per instance: UID, digest of its bytes, and which frames were used."""
     frames: dict[int, list[int]] = {}
     for piece in volume.slices:

@@ -7,6 +7,7 @@ input, model, settings and node facts.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,15 @@ from node.imaging.attributes import tolerated
 from node.imaging.values import (
     VOLUME,
     Code,
+    FramesPlan,
     Measurement,
     Outcome,
     Refusal,
+    Segment,
     Segmentation,
     Volume,
 )
+from node.results.frames_seg import frames_seg
 from node.results.seg import WrittenSeg, binary_seg
 from node.results.template import NodeFacts
 from node.results.uids import result_key, volume_inputs
@@ -38,14 +42,28 @@ class SegmentSummary:
         label: Segment Label.
         code: Segmented Property Type Code.
         voxels: How many voxels it has in the object.
-        volume_ml: The same in mL, by the volume's affine; of tissue fractions their sum.
+        volume_ml: The same in mL, by the volume's affine, of tissue fractions their sum; None for
+            frames, which have no depth.
+        frames: On how many frames it is; None for a volume.
+        area_mm2: Its largest area on one frame, where pixels have a size; None for a volume.
     """
 
     number: int
     label: str
     code: Code
     voxels: int
-    volume_ml: float
+    volume_ml: float | None
+    frames: int | None = None
+    area_mm2: float | None = None
+
+    def sizes(self) -> dict[str, int | float | None]:
+        """Return what a row and `--json` say of its size."""
+        return {
+            "voxels": self.voxels,
+            "volume_ml": None if self.volume_ml is None else round(self.volume_ml, 3),
+            "frames": self.frames,
+            "area_mm2": None if self.area_mm2 is None else round(self.area_mm2, 2),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +106,7 @@ class ResultObject:
 
 
 def write_results(
-    volume: Volume,
+    source: Volume | FramesPlan,
     segmentation: Segmentation,
     *,
     node: NodeFacts,
@@ -98,7 +116,7 @@ def write_results(
     """Write a segmentation as DICOM objects, one per kind.
 
     Args:
-        volume: The source, with the files it was read from.
+        source: A volume or frames, with the files they were read from.
         segmentation: Labels on its grid.
         node: Who makes the objects; part of their bytes.
         kinds: Which objects; so far `SEG`.
@@ -119,41 +137,58 @@ def write_results(
     written = []
     for kind in kinds:
         key = result_key(
-            volume_inputs(volume),
+            volume_inputs(source),
             model_digest=segmentation.model.digest,
             settings_digest=segmentation.model.settings_digest,
             kind=kind,
         )
         with tolerated():
-            made = binary_seg(
-                volume,
-                segmentation,
-                key=key,
-                node=node,
-                empty_patient_id_allowed=empty_patient_id_allowed,
-            )
+            if isinstance(source, FramesPlan):
+                made = frames_seg(
+                    source,
+                    segmentation,
+                    key=key,
+                    node=node,
+                    empty_patient_id_allowed=empty_patient_id_allowed,
+                )
+            else:
+                made = binary_seg(
+                    source,
+                    segmentation,
+                    key=key,
+                    node=node,
+                    empty_patient_id_allowed=empty_patient_id_allowed,
+                )
         if isinstance(made, Refusal):
             return made
-        written.append(_result(kind, key, made, volume, segmentation))
+        written.append(_result(kind, key, made, source, segmentation))
     return tuple(written)
 
 
 def _result(
-    kind: str, key: str, made: WrittenSeg, volume: Volume, segmentation: Segmentation
+    kind: str,
+    key: str,
+    made: WrittenSeg,
+    source: Volume | FramesPlan,
+    segmentation: Segmentation,
 ) -> ResultObject:
-    slice_mm, row_mm, column_mm = volume.spacing_mm
-    voxel_ml = slice_mm * row_mm * column_mm / 1000.0
     measured = None
     if segmentation.fractions is not None:
         measured = {m.segment: m.value for m in segmentation.measurements if m.name == VOLUME}
     ordered = sorted(segmentation.segments, key=lambda segment: segment.number)
     segments = tuple(
-        SegmentSummary(
+        _on_frames(segment, voxels, segmentation)
+        if isinstance(source, FramesPlan)
+        else SegmentSummary(
             number=segment.number,
             label=segment.label,
             code=segment.type,
             voxels=voxels,
-            volume_ml=voxels * voxel_ml if measured is None else measured[segment.number],
+            volume_ml=(
+                voxels * (math.prod(source.spacing_mm) / 1000.0)
+                if measured is None
+                else measured[segment.number]
+            ),
         )
         for segment, voxels in zip(ordered, made.voxels, strict=True)
     )
@@ -173,4 +208,18 @@ def _result(
             segmentation.verdict.reasons,
             segmentation.measurements,
         ),
+    )
+
+
+def _on_frames(segment: Segment, pixels: int, segmentation: Segmentation) -> SegmentSummary:
+    areas = [one.value for one in segmentation.measurements if one.segment == segment.number]
+    on = int((segmentation.labels == segment.number).any(axis=(1, 2)).sum())
+    return SegmentSummary(
+        number=segment.number,
+        label=segment.label,
+        code=segment.type,
+        voxels=pixels,
+        volume_ml=None,
+        frames=on,
+        area_mm2=max(areas, default=None) if len(areas) == on else None,
     )

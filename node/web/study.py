@@ -182,9 +182,7 @@ def _result(result: ResultRow, uid: str, shown: int | None) -> ResultView:
         title=f"{result.kind} by {result.model}{replaced}",
         tag=verdict_tag(str(result.summary.get("verdict", ""))),
         reasons=tuple(str(reason) for reason in result.summary.get("reasons", ())),
-        segments=tuple(
-            SegmentLine(label, f"{volume_ml:,.1f} mL") for label, volume_ml in segments_of(result)
-        ),
+        segments=tuple(SegmentLine(label, size) for label, size in segments_of(result)),
         pictures=f"/studies/{uid}/results/{result.id}/pictures",
         slices=slices,
         shown=min(max(wanted, 1), max(slices, 1)),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from node.results.summary import size_text
 from node.web.associations import TAGS
 from node.web.stages import delivery_tag, job_tag
 from node.web.verdict import Level
@@ -342,16 +343,14 @@ def _made(story: StudyStory) -> Iterator[Step]:
             level=Level.QUIET if replaced else Level.WELL,
             word="replaced" if replaced else "",
             text=f"Verdict: {verdict}." if verdict else "",
-            notes=tuple(
-                f"{label}: {volume_ml:,.1f} mL" for label, volume_ml in segments_of(result)
-            ),
+            notes=tuple(f"{label}: {size}" for label, size in segments_of(result)),
         )
 
 
-def segments_of(result: ResultRow) -> list[tuple[str, float]]:
-    """Return label and volume in mL of the segments in a result's summary."""
+def segments_of(result: ResultRow) -> list[tuple[str, str]]:
+    """Return label and size in words of the segments in a result's summary."""
     found = result.summary.get("segments", [])
-    return [(str(each["label"]), float(each["volume_ml"])) for each in found]
+    return [(str(each["label"]), size_text(each)) for each in found]
 
 
 def _delivered(story: StudyStory, address: str, now_ms: int) -> Iterator[Step]:

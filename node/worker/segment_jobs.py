@@ -323,8 +323,7 @@ def _summary(result: ResultObject) -> dict[str, object]:
             "number": segment.number,
             "label": segment.label,
             "code": dataclasses.asdict(segment.code),
-            "voxels": segment.voxels,
-            "volume_ml": round(segment.volume_ml, 3),
+            **segment.sizes(),
         }
         for segment in said.segments
     ]

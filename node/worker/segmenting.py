@@ -1,7 +1,7 @@
 """Stages 6-8 of the line: read, infer, write. The worker and `limner segment` run this code.
 
-What comes back is a value: for each volume either result objects that passed the gate, or the
-reason why there are none. Nothing is stored here.
+What comes back is a value: for each volume or ultrasound image either result objects that passed
+the gate, or the reason why there are none. Nothing is stored here.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from dataclasses import dataclass, field
 
 from node.errors import Fault, LimnerError
 from node.faultpoints import reached
-from node.imaging.series import find_volumes
-from node.imaging.values import InstanceFile, Refusal, Segmentation, Volume, VolumePlan
+from node.imaging.content import tissue_box
+from node.imaging.frame_reader import open_frames
+from node.imaging.images import find_images
+from node.imaging.inspect_frames import frames_refusal
+from node.imaging.planes import RefusedError
+from node.imaging.values import FramesPlan, InstanceFile, Refusal, Segmentation, VolumePlan
 from node.imaging.volume import load_volume
 from node.models.fit import refusal_of
+from node.models.frames import segment_frames
 from node.models.loaded import LoadedModel
 from node.models.stages import segment_in_stages
+from node.results.frame_pictures import frame_pictures
+from node.results.frames_gate import check_frames_result
 from node.results.gate import check_result
 from node.results.pictures import overlay_pictures
 from node.results.uids import result_key, volume_inputs
 from node.results.write import NodeFacts, ResultObject, write_results
-from node.worker.selection import select
+from node.worker.selection import Plan, select
 
 
 class GateError(LimnerError):
@@ -31,17 +38,17 @@ class GateError(LimnerError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmented:
-    """One volume that was segmented.
+    """One volume or image that was segmented.
 
     Attributes:
         plan: What was read.
         segmentation: Labels, measurements, verdict.
         results: The objects, each passed by the gate.
-        pictures: One JPEG per slice, in the order of the volume.
+        pictures: One JPEG per slice or frame, in their order.
         seconds: Wall seconds of read, infer and write.
     """
 
-    plan: VolumePlan
+    plan: Plan
     segmentation: Segmentation
     results: tuple[ResultObject, ...]
     pictures: tuple[bytes, ...]
@@ -50,14 +57,14 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class MadeBefore:
-    """One volume whose results exist already, under these keys."""
+    """One volume or image whose results exist already, under these keys."""
 
-    plan: VolumePlan
+    plan: Plan
     keys: tuple[str, ...]
 
 
 Part = Segmented | MadeBefore | Refusal
-"""What became of one volume of the input."""
+"""What became of one volume or image of the input."""
 
 
 @dataclass(slots=True)
@@ -89,7 +96,7 @@ def segment_files(
     *,
     exists: Callable[[str], bool] = lambda _key: False,
 ) -> tuple[Part, ...]:
-    """Find the model's volumes among instances, segment each, and write its results.
+    """Find the model's volumes or frames among instances, segment each, and write its results.
 
     Args:
         files: Instances of one or more series.
@@ -103,18 +110,20 @@ def segment_files(
         LimnerError: The model's weights or the surroundings are at fault.
     """
     progress.enter("read")
-    selection = select(find_volumes(files, min_slices=model.card.min_slices), model.card)
+    selection = select(find_images(files, min_slices=model.card.min_slices), model.card)
     done: list[Part] = list(selection.refused)
     for plan in selection.plans:
         keys = tuple(_key(plan, model, kind) for kind in model.card.results.kinds)
         if all(exists(key) for key in keys):
             done.append(MadeBefore(plan, keys))
+        elif isinstance(plan, FramesPlan):
+            done.append(_segment_frames(plan, model, node, progress))
         else:
             done.append(_segment(plan, model, node, progress))
     return tuple(done)
 
 
-def _key(plan: VolumePlan, model: LoadedModel, kind: str) -> str:
+def _key(plan: Plan, model: LoadedModel, kind: str) -> str:
     return result_key(
         volume_inputs(plan),
         model_digest=model.card.weights.sha256,
@@ -146,21 +155,51 @@ def _segment(
     if isinstance(written, Refusal):
         return written
     for result in written:
-        _pass_gate(result, volume, segmentation)
+        _pass_gate(result, volume.series_uid, check_result(result.data, volume, segmentation))
     pictures = tuple(overlay_pictures(volume, segmentation))
     ended = time.monotonic()
     seconds = {"read": read - started, "infer": inferred - read, "write": ended - inferred}
     return Segmented(plan, segmentation, tuple(written), pictures, seconds)
 
 
-def _pass_gate(result: ResultObject, volume: Volume, segmentation: Segmentation) -> None:
-    found = check_result(result.data, volume, segmentation)
+def _segment_frames(
+    plan: FramesPlan, model: LoadedModel, node: NodeFacts, progress: Progress
+) -> Segmented | Refusal:
+    """Segment an image; it is read while it is segmented, so "read" is only its opening."""
+    started = time.monotonic()
+    progress.enter("read")
+    colour_accepted = model.card.frames is not None and model.card.frames.colour
+    try:
+        with open_frames(plan, colour_accepted=colour_accepted) as frames:
+            read = time.monotonic()
+            reached("read.after")
+            progress.enter("infer")
+            segmentation = segment_frames(frames, model, progress=progress.at)
+            inferred = time.monotonic()
+            reached("infer.after")
+            progress.enter("write")
+            written = write_results(plan, segmentation, node=node, kinds=model.card.results.kinds)
+            if isinstance(written, Refusal):
+                return written
+            for result in written:
+                found = check_frames_result(result.data, plan, segmentation)
+                _pass_gate(result, plan.series_uid, found)
+            pictures = tuple(frame_pictures(frames, segmentation, box=tissue_box(frames)))
+    except RefusedError as refused:
+        return frames_refusal(plan, refused)
+    ended = time.monotonic()
+    seconds = {"read": read - started, "infer": inferred - read, "write": ended - inferred}
+    return Segmented(plan, segmentation, tuple(written), pictures, seconds)
+
+
+def _pass_gate(result: ResultObject, series_uid: str, found: Sequence[str]) -> None:
+    """Raise if the gate found anything."""
     if found:
         raise GateError(
             Fault(
                 code="gate",
                 what=f"The {result.kind} does not agree with its source: {'; '.join(found)}",
-                where=f"series {volume.series_uid}",
+                where=f"series {series_uid}",
                 remedy="Nothing was sent. Keep the study and report this: it is a fault of the "
                 "node or of a header it should have refused.",
             )

@@ -1,7 +1,8 @@
-"""Which volumes of a set of instances a model shall run on, or why none; pure but for headers.
+"""Which volumes or frames a model shall run on, or why none; pure but for headers.
 
 The card says what it accepts and whether one volume is meant or each. Two equally good volumes
-for a model that wants one are refused: choosing silently would be guessing.
+for a model that wants one are refused: choosing silently would be guessing. A model for volumes
+takes no frames, and one for frames no volume.
 """
 
 from __future__ import annotations
@@ -14,27 +15,32 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from node.imaging.values import Refusal, VolumePlan
+from node.imaging.values import FramesPlan, Refusal, VolumePlan
 from node.models.card import Card
 from node.reasons import Reason
 from node.routing.conditions import all_unmet
 from node.settings import Condition
 
+Plan = VolumePlan | FramesPlan
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The volumes to run on and what was refused."""
+    """The volumes or frames to run on, and what was refused."""
 
-    plans: tuple[VolumePlan, ...]
+    plans: tuple[Plan, ...]
     refused: tuple[Refusal, ...]
 
 
-def select(found: Sequence[VolumePlan | Refusal], card: Card) -> Selection:
-    """Return the volumes that the card accepts, and refusals for all others."""
+def select(found: Sequence[Plan | Refusal], card: Card) -> Selection:
+    """Return the volumes or frames that the card accepts, and refusals for all others."""
     refused = [each for each in found if isinstance(each, Refusal)]
-    by_series: dict[str, list[VolumePlan]] = defaultdict(list)
+    by_series: dict[str, list[Plan]] = defaultdict(list)
     for plan in found:
         if isinstance(plan, Refusal):
+            continue
+        if isinstance(plan, FramesPlan) is (card.frames is None):
+            refused.append(_other_kind(plan, card))
             continue
         unmet = _unmet(plan, card)
         if unmet:
@@ -42,17 +48,29 @@ def select(found: Sequence[VolumePlan | Refusal], card: Card) -> Selection:
             refused.append(_refusal(plan, Reason.NOT_ACCEPTED, text))
         else:
             by_series[plan.series_uid].append(plan)
-    chosen: list[VolumePlan] = []
+    chosen: list[Plan] = []
     for plans in by_series.values():
         if len(plans) > 1 and card.volumes == "one":
+            kind = "volumes" if card.frames is None else "images"
             text = (
-                f"The series holds {len(plans)} volumes that fit {card.name} equally well; "
+                f"The series holds {len(plans)} {kind} that fit {card.name} equally well; "
                 'a card with volumes = "each" would take them all.'
             )
             refused += [_refusal(plan, Reason.AMBIGUOUS_VOLUME, text) for plan in plans]
         else:
             chosen += plans
     return Selection(tuple(chosen), tuple(refused))
+
+
+def _other_kind(plan: Plan, card: Card) -> Refusal:
+    if isinstance(plan, FramesPlan):
+        text = (
+            f"It is an ultrasound image, whose pixels have no position in the patient, and "
+            f"{card.name} works on volumes."
+        )
+        return _refusal(plan, Reason.NO_GEOMETRY, text)
+    text = f"{card.name} works on frames, and this is a volume of {plan.shape[0]} slices."
+    return _refusal(plan, Reason.NOT_FRAMES, text)
 
 
 def header_values(dataset: Dataset, conditions: Sequence[Condition]) -> dict[str, str | list[str]]:
@@ -78,11 +96,11 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     return None
 
 
-def _unmet(plan: VolumePlan, card: Card) -> tuple[str, ...]:
+def _unmet(plan: Plan, card: Card) -> tuple[str, ...]:
     header = header_values(plan.instances[0].header, card.accepts)
     header["NumberOfSeriesRelatedInstances"] = str(len(plan.instances))
     return all_unmet(card.accepts, header)
 
 
-def _refusal(plan: VolumePlan, reason: Reason, text: str) -> Refusal:
+def _refusal(plan: Plan, reason: Reason, text: str) -> Refusal:
     return Refusal(reason, text, plan.series_uid, plan.modality, plan.part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    SegmentationStorage,
 )
 
 from node.imaging.values import (
@@ -29,6 +31,9 @@ from node.imaging.values import (
     Verdict,
     Volume,
 )
+from node.results.part10 import file_head
+from node.results.sources import dataset_start
+from node.results.uids import content_uid
 
 ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 LUNG = Code("39607008", "SCT", "Lung")
@@ -315,3 +320,18 @@ def without_segment_codes(segmentation: Segmentation) -> Segmentation:
     """Return the same with plain segments, as a card with few words gives them."""
     plain = tuple(replace(segment, modifiers=()) for segment in segmentation.segments)
     return replace(segmentation, segments=plain)
+
+
+def signed(seg: Dataset) -> bytes:
+    """Return a dataset as bytes under the UID that follows from them."""
+    del seg.SOPInstanceUID
+    stream = BytesIO()
+    seg.save_as(stream, enforce_file_format=True)
+    data = stream.getvalue()
+    uid = content_uid(hashlib.sha256(data[dataset_start(data) :]).hexdigest())
+    seg.SOPInstanceUID = uid
+    stream = BytesIO()
+    seg.save_as(stream, enforce_file_format=True)
+    data = stream.getvalue()
+    head = file_head(SegmentationStorage, uid, ExplicitVRLittleEndian)
+    return head + data[dataset_start(data) :]

@@ -15,6 +15,8 @@ from node.imaging.values import Volume
 
 ALLOWED: dict[str, str] = {
     # pattern of a dciodvfy line: why it may stand
+    "</Laterality(0020,0060)> - Attribute present when condition unsatisfied": "type 2C for paired "
+    "body parts; the tool cannot know which are paired, and the source's own side is carried",
 }
 
 

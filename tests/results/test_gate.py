@@ -6,7 +6,6 @@ by the check it is meant for and not by its UID alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,18 +14,14 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from node.errors import PeerError
 from node.imaging.values import Refusal, Segmentation, Volume
 from node.results.gate import check_result
-from node.results.part10 import file_head
 from node.results.reader import read_segmentation
-from node.results.sources import dataset_start
-from node.results.uids import content_uid
 from node.results.write import NodeFacts, write_results
 
-from .build import asymmetric_labels, build_enhanced, build_volume, segmentation_of
+from .build import asymmetric_labels, build_enhanced, build_volume, segmentation_of, signed
 
 NODE = NodeFacts(name="limner-test", version="0.1.0")
 
@@ -35,21 +30,6 @@ def good(volume: Volume, segmentation: Segmentation) -> bytes:
     results = write_results(volume, segmentation, node=NODE)
     assert not isinstance(results, Refusal), results
     return results[0].data
-
-
-def signed(seg: Dataset) -> bytes:
-    """Return a dataset as bytes under the UID that follows from them."""
-    del seg.SOPInstanceUID
-    stream = BytesIO()
-    seg.save_as(stream, enforce_file_format=True)
-    data = stream.getvalue()
-    uid = content_uid(hashlib.sha256(data[dataset_start(data) :]).hexdigest())
-    seg.SOPInstanceUID = uid
-    stream = BytesIO()
-    seg.save_as(stream, enforce_file_format=True)
-    data = stream.getvalue()
-    head = file_head(SegmentationStorage, uid, ExplicitVRLittleEndian)
-    return head + data[dataset_start(data) :]
 
 
 def _frames(seg: Dataset) -> np.ndarray:
