@@ -328,13 +328,6 @@ class Measurement:
         unit: As UCUM code.
         derivation: Which number of many it is, such as Maximum or Mean; None where there is one.
         method: How it was measured, in words.
-    """One number about one segment, with its unit (UCUM).
-
-    Attributes:
-        segment: Segment number.
-        name: What was measured.
-        value: The number.
-        unit: Its unit.
         frame: Number from 1 of the frame it holds for; None for the whole result.
     """
 
@@ -396,12 +389,9 @@ class Segmentation:
     """Labels on the source grid, and what is said of them.
 
     Attributes:
-        labels: uint8, shape of the volume's array; 0 is background.
+        labels: uint8, shape of the volume's array, or [frames, rows, columns]; 0 is background.
         segments: Every segment of the card, present in the labels or not; where the card splits
             a label into instances, one for each instance.
-        measurements: At least the volume of each segment in mL.
-        labels: uint8, shape of the volume's array, or [frames, rows, columns]; 0 is background.
-        segments: Every segment of the card, present in the labels or not.
         measurements: At least the volume of each segment in mL; of frames the area of each
             segment in mm2 on each frame that has it, none where nothing says how large a pixel is.
         verdict: Accept, review or reject.
