@@ -1,4 +1,7 @@
-"""A series as one object per slice: CT Image and MR Image (PS3.3 A.3, A.4)."""
+"""A series as one object per slice: CT, MR and PET Image (PS3.3 A.3, A.4, A.21).
+
+The modules of PET are added by `pet_objects`.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from node.phantom.pixels import FORMATS, describe_cells, put_pixels, stored_cell
 
 CT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 MR_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.4"
+PET_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.128"
+_CLASSES: Final = {"CT": CT_IMAGE, "MR": MR_IMAGE, "PT": PET_IMAGE}
 
 
 def classic_datasets(series: ImageSeries, header: Header) -> Iterator[Dataset]:
@@ -34,9 +39,11 @@ def classic_datasets(series: ImageSeries, header: Header) -> Iterator[Dataset]:
 
 def _slice_dataset(series: ImageSeries, header: Header, index: int) -> Dataset:
     """Return slice `index` of `series`."""
-    sop_class = CT_IMAGE if series.modality == "CT" else MR_IMAGE
     dataset = new_dataset(
-        header, sop_class=sop_class, sop_uid=series.instance_uid(index), syntax=series.syntax
+        header,
+        sop_class=_CLASSES[series.modality],
+        sop_uid=series.instance_uid(index),
+        syntax=series.syntax,
     )
     put_series(dataset, series)
     dataset.QualityControlImage = "YES"
@@ -58,7 +65,7 @@ def _slice_dataset(series: ImageSeries, header: Header, index: int) -> Dataset:
     dataset.WindowWidth = decimal(width)
     if series.modality == "CT":
         _put_ct(dataset)
-    else:
+    elif series.modality == "MR":
         _put_mr(dataset, series)
     _, rows, columns = series.grid.shape
     describe_cells(dataset, series.cells, rows=rows, columns=columns)

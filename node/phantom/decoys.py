@@ -27,7 +27,12 @@ _LOCALIZER_SERIES, _DOSE_SERIES, _CAPTURE_SERIES = 1, 501, 502
 
 
 def decoy_datasets(series: ImageSeries, header: Header) -> Iterator[Dataset]:
-    """Yield a localizer, a dose report (CT only) and a secondary capture beside `series`."""
+    """Yield a localizer, a dose report (not MR) and a secondary capture beside `series`.
+
+    A PET scanner is a CT scanner as well: its localizer and dose report are those of CT.
+    """
+    if series.modality == "PT":
+        series = replace(series, modality="CT")
     yield localizer_dataset(series, header)
     if series.modality == "CT":
         yield dose_report_dataset(series, header)

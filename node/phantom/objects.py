@@ -37,10 +37,10 @@ class ImageSeries:
     Attributes:
         seed: Seed of the study.
         number: Series Number; with the seed it gives the series its UIDs.
-        modality: `CT` or `MR`.
+        modality: `CT`, `MR` or `PT`.
         body_part: Body Part Examined (0018,0015), a defined term.
         description: Series Description.
-        values: int16, shape [slice, row, column]: HU, or arbitrary for MR.
+        values: int16, shape [slice, row, column]: HU, arbitrary for MR, cells for PET.
         grid: Where they lie.
         thickness_mm: Slice Thickness; need not be the distance.
         cells: How values become cells.

@@ -15,6 +15,7 @@ class Part(StrEnum):
 
     CHEST = "chest"  # CT of the chest; truth: right and left lung
     HEAD = "head"  # MR of head and neck; truth: one lesion
+    TRUNK = "trunk"  # PET of the trunk; truth: hot lesions, as share of each voxel
 
 
 class Form(StrEnum):
@@ -22,6 +23,20 @@ class Form(StrEnum):
 
     CLASSIC = "classic"  # one object per slice
     ENHANCED = "enhanced"  # one multi-frame object
+
+
+class Writing(StrEnum):
+    """How a PET series writes what SUV is made of; each gives the same SUV."""
+
+    START = "start"  # Bq/ml corrected to the series time
+    ADMIN = "admin"  # Bq/ml corrected to the administration
+    NONE = "none"  # Bq/ml without decay correction
+    REWRITTEN = "rewritten"  # series time of a later reconstruction, as Siemens writes
+    GE_PRIVATE = "ge-private"  # the same, with GE's private scan date-time
+    PHILIPS_SUV = "philips-suv"  # counts with the private SUV factor
+    PHILIPS_ACTIVITY = "philips-activity"  # counts with the private activity factor
+    MIDNIGHT = "midnight"  # injected before midnight, a time without a date
+    GML = "gml"  # SUV already
 
 
 class Numbering(StrEnum):
@@ -52,7 +67,10 @@ class Profile:
         hard: The chest's hard profile.
         healthy: No disease in the chest but a few nodules.
         nodules: Nodules on order, as (diameter in mm, HU).
-        lesion_mm: Diameter of the head's lesion; drawn when None.
+        lesion_mm: Diameter of the lesion of a head or trunk; drawn when None.
+        writing: How a PET series says what SUV is made of.
+        blur_mm: Full width at half maximum of a PET scanner's blur.
+        noise: Standard deviation of PET noise where SUV is 1.
         study_key: What tells two studies of one seed apart.
     """
 
@@ -72,6 +90,9 @@ class Profile:
     healthy: bool = False
     nodules: tuple[tuple[float, float], ...] = ()
     lesion_mm: float | None = None
+    writing: Writing = Writing.START
+    blur_mm: float = 6.0
+    noise: float = 0.08
     study_key: str = "study"
 
     @property
@@ -79,7 +100,7 @@ class Profile:
         """The cells, chosen or usual."""
         if self.cells is not None:
             return self.cells
-        return Cells.SIGNED if self.part is Part.CHEST else Cells.MAGNITUDE
+        return Cells.MAGNITUDE if self.part is Part.HEAD else Cells.SIGNED
 
 
 SMALL_CHEST = Profile(shape=(24, 128, 128))
@@ -87,3 +108,6 @@ SMALL_CHEST = Profile(shape=(24, 128, 128))
 
 SMALL_HEAD = Profile(part=Part.HEAD, shape=(24, 128, 128))
 """An MR study that is made in well under a second, for tests and trials."""
+
+SMALL_TRUNK = Profile(part=Part.TRUNK, shape=(40, 72, 72), spacing_mm=(4.0, 4.5, 4.5))
+"""A PET study that is made in about a second, for tests and trials."""

@@ -12,13 +12,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from node.phantom import chest, mr
+from node.phantom import chest, mr, pet
 from node.phantom.grid import AXIAL, Floats, Grid, centred_grid, grid_of
+from node.phantom.pet_objects import StoredPet, stored_pet
 from node.phantom.pixels import FORMATS, Values, outside_circle
 from node.phantom.profile import Profile
 
 _CHEST_EXTENT_MM: Final = (400.0, 300.0)
 _HEAD_EXTENT_MM: Final = (230.0, 250.0, 260.0)
+_TRUNK_EXTENT_MM: Final = (330.0, 330.0, 200.0)
 _HEAD_CENTRE_MM: Final = (0.0, 0.0, -60.0)
 
 
@@ -35,6 +37,8 @@ class Truth:
         marker_mm: Centre of the marker on the patient's right, LPS; None where there is none.
         lesions: Nodules and masses of a chest, inside the grid or not.
         lesion_side: `right`, `left`, or empty where there is no one lesion.
+        fraction: float32: share of each voxel that is lesion, of PET only.
+        suv: float64: SUVbw that the stored cells hold, of PET only.
     """
 
     labels: NDArray[np.uint8]
@@ -45,6 +49,8 @@ class Truth:
     marker_mm: tuple[float, float, float] | None
     lesions: tuple[chest.Lesion, ...] = ()
     lesion_side: str = ""
+    fraction: NDArray[np.float32] | None = None
+    suv: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +58,7 @@ class Scan:
     """What a scanner has measured, before it is written.
 
     Attributes:
-        values: int16, shape [slice, row, column]: HU, or arbitrary for MR.
+        values: int16, shape [slice, row, column]: HU, arbitrary for MR, cells for PET.
         grid: Where they lie.
         truth: What is known, on the same grid.
     """
@@ -134,3 +140,26 @@ def scan_head(seed: int, profile: Profile) -> Scan:
         lesion_side=patient.side,
     )
     return Scan(values, grid, truth)
+
+
+def scan_trunk(seed: int, profile: Profile) -> tuple[Scan, StoredPet, pet.TrunkPatient]:
+    """Scan a trunk; the values of the scan are the cells as they are stored."""
+    grid = _grid(profile, _TRUNK_EXTENT_MM, (0.0, 0.0, 0.0))
+    patient = pet.TrunkPatient.draw(seed, lesion_mm=profile.lesion_mm)
+    suv, fraction = pet.sample(
+        patient, grid.affine, profile.shape, blur_mm=profile.blur_mm, noise=profile.noise
+    )
+    stored = stored_pet(suv, patient, profile.writing)
+    only = len(patient.lesions) == 1
+    truth = Truth(
+        (fraction > 0.5).astype(np.uint8) * np.uint8(pet.LESION),
+        grid.affine,
+        grid.spacing_mm,
+        {pet.LESION: "lesion"},
+        {"lesion": patient.lesion_ml},
+        pet.MARKER_MM,
+        lesion_side=("right" if patient.lesions[0].centre_mm[0] < 0 else "left") if only else "",
+        fraction=fraction,
+        suv=stored.suv,
+    )
+    return Scan(stored.cells, grid, truth), stored, patient

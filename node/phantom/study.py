@@ -20,12 +20,23 @@ from node.phantom.decoys import decoy_datasets
 from node.phantom.enhanced import enhanced_dataset
 from node.phantom.headers import Header, make_header
 from node.phantom.objects import ImageSeries, part10
-from node.phantom.profile import SMALL_CHEST, SMALL_HEAD, Form, Numbering, Part, Profile
-from node.phantom.scan import Scan, Truth, scan_chest, scan_head
+from node.phantom.pet_objects import pet_datasets
+from node.phantom.profile import (
+    SMALL_CHEST,
+    SMALL_HEAD,
+    SMALL_TRUNK,
+    Form,
+    Numbering,
+    Part,
+    Profile,
+    Writing,
+)
+from node.phantom.scan import Scan, Truth, scan_chest, scan_head, scan_trunk
 
 __all__ = [
     "SMALL_CHEST",
     "SMALL_HEAD",
+    "SMALL_TRUNK",
     "Form",
     "Numbering",
     "Part",
@@ -34,6 +45,7 @@ __all__ = [
     "Profile",
     "Scan",
     "Truth",
+    "Writing",
     "instance_of",
     "make_study",
     "study_of",
@@ -97,6 +109,8 @@ def make_study(seed: int, profile: Profile = SMALL_CHEST) -> PhantomStudy:
         seed: What is drawn: the patient, names, UIDs.
         profile: How it is scanned and written.
     """
+    if profile.part is Part.TRUNK:
+        return _pet_study(seed, profile)
     is_chest = profile.part is Part.CHEST
     scan = scan_chest(seed, profile) if is_chest else scan_head(seed, profile)
     return study_of(scan, seed, profile)
@@ -108,15 +122,44 @@ def study_of(scan: Scan, seed: int, profile: Profile) -> PhantomStudy:
     Args:
         scan: Any voxels with their truth, on a grid of the profile's shape and orientation.
         seed: Names and UIDs.
-        profile: How it is written.
+        profile: How it is written; of a chest or a head.
     """
-    is_chest = profile.part is Part.CHEST
-    series = ImageSeries(
+    series = _series_of(scan, seed, profile)
+    header = make_header(seed, profile.header)
+    if profile.form is Form.CLASSIC:
+        datasets: Iterable[Dataset] = classic_datasets(series, header)
+    else:
+        datasets = (enhanced_dataset(series, header),)
+    return _study_of(series, header, datasets, scan.truth, profile)
+
+
+def _pet_study(seed: int, profile: Profile) -> PhantomStudy:
+    """Return a PET study: one PET Image per slice, or a ValueError for any other form."""
+    if profile.form is not Form.CLASSIC:
+        raise ValueError("a PET phantom is written as one object per slice only")
+    scan, stored, patient = scan_trunk(seed, profile)
+    series = _series_of(scan, seed, profile)
+    header = make_header(seed, profile.header)
+    datasets = pet_datasets(series, header, stored, patient, profile.writing)
+    return _study_of(series, header, datasets, scan.truth, profile)
+
+
+_SERIES: Final = {
+    Part.CHEST: ("CT", "CHEST", "PHANTOM CHEST"),
+    Part.HEAD: ("MR", "HEADNECK", "PHANTOM T2 FS"),
+    Part.TRUNK: ("PT", "CHEST", "PHANTOM FDG"),
+}
+"""Modality, body part and description of the image series."""
+
+
+def _series_of(scan: Scan, seed: int, profile: Profile) -> ImageSeries:
+    modality, body_part, description = _SERIES[profile.part]
+    return ImageSeries(
         seed=seed,
         number=_IMAGE_SERIES,
-        modality="CT" if is_chest else "MR",
-        body_part="CHEST" if is_chest else "HEADNECK",
-        description="PHANTOM CHEST" if is_chest else "PHANTOM T2 FS",
+        modality=modality,
+        body_part=body_part,
+        description=description,
         values=scan.values,
         grid=scan.grid,
         thickness_mm=profile.thickness_mm or scan.grid.spacing_mm[0],
@@ -126,22 +169,26 @@ def study_of(scan: Scan, seed: int, profile: Profile) -> PhantomStudy:
         instance_numbers=_instance_numbers(seed, profile),
         study_key=profile.study_key,
     )
-    header = make_header(seed, profile.header)
-    if profile.form is Form.CLASSIC:
-        datasets: Iterable[Dataset] = classic_datasets(series, header)
-    else:
-        datasets = (enhanced_dataset(series, header),)
+
+
+def _study_of(
+    series: ImageSeries,
+    header: Header,
+    datasets: Iterable[Dataset],
+    truth: Truth,
+    profile: Profile,
+) -> PhantomStudy:
     instances = [instance_of(dataset) for dataset in datasets]
     if profile.decoys:
         instances += [instance_of(dataset) for dataset in decoy_datasets(series, header)]
     return PhantomStudy(
-        seed=seed,
+        seed=series.seed,
         profile=profile,
         header=header,
         study_uid=series.study_uid,
         series_uid=series.series_uid,
         instances=tuple(instances),
-        truth=scan.truth,
+        truth=truth,
     )
 
 
