@@ -51,6 +51,7 @@ class Reason(StrEnum):
     STAGE_EMPTY = "stage-empty"
     NOT_FRAMES = "not-frames"
     COLOURED = "coloured"
+    INPUT_REJECTED = "input-rejected"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -113,6 +114,8 @@ SENTENCES: dict[Reason, str] = {
     "of a volume.",
     Reason.COLOURED: "Colour, as Doppler draws it, covers more than a tenth of the tissue, and the "
     "model's card does not accept that.",
+    Reason.INPUT_REJECTED: "The volume is outside what the model's card sets for its input, so the "
+    "model did not run.",
 }
 
 

@@ -27,6 +27,9 @@ MAY: Final = ("echo", "store", "find", "move", "commit")
 TAKES: Final = ("SEG",)
 """Result kinds that a peer can be sent; grows with what `results` writes."""
 PROOFS: Final = ("commitment", "lookup", "none")
+ON_REVIEW: Final = ("send", "send-marked", "hold", "drop")
+ON_REJECT: Final = ("drop", "hold", "send-marked")
+"""What a route does with a result that its verdict does not accept."""
 ON_CONFLICT: Final = ("first", "last", "hold")
 OPERATORS: Final = (
     "equals",
@@ -91,7 +94,14 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Conditions -> model -> peers."""
+    """Conditions -> model -> peers.
+
+    Attributes:
+        on_review: What is done with a result that a person should look at: `send`, `send-marked`
+            (its series description begins with REVIEW), `hold` (until a person releases it) or
+            `drop` (kept here, sent to nobody).
+        on_reject: Likewise for a result that is rejected: `drop`, `hold` or `send-marked`.
+    """
 
     name: str
     model: str
@@ -99,6 +109,18 @@ class Route:
     peers_from: tuple[str, ...]
     send_to: tuple[str, ...]
     priority: int
+    on_review: str = "send"
+    on_reject: str = "drop"
+
+    def policy(self, verdict: str) -> str:
+        """Return what is done with a result of this verdict: `accept`, `review` or `reject`."""
+        return {"review": self.on_review, "reject": self.on_reject}.get(verdict, "send")
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The verdicts whose results carry a mark; part of what makes a result."""
+        both = ("review", "reject")
+        return tuple(verdict for verdict in both if self.policy(verdict) == "send-marked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +247,10 @@ class Settings:
     def peer(self, name: str) -> Peer | None:
         """Return the peer of that name."""
         return next((peer for peer in self.peers if peer.name == name), None)
+
+    def route(self, name: str) -> Route | None:
+        """Return the route of that name."""
+        return next((route for route in self.routes if route.name == name), None)
 
 
 def bundled_config() -> Path:
@@ -506,6 +532,8 @@ def _routes(tables: Sequence[Table]) -> tuple[Route, ...]:
                 peers_from=table.strings("from", []),
                 send_to=table.strings("send_to", []),
                 priority=table.integer("priority", -100, 100, 0),
+                on_review=table.choice("on_review", ON_REVIEW, "send"),
+                on_reject=table.choice("on_reject", ON_REJECT, "drop"),
             )
         )
         table.finish()

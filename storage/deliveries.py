@@ -138,18 +138,28 @@ class CommitmentRow:
 _COLUMNS = columns(Delivery, DeliveryRow)
 
 
-def owe(db: Connection, result_id: int, study_id: int, peer: str) -> DeliveryRow:
+def owe(db: Connection, result_id: int, study_id: int, peer: str, *, held: str = "") -> DeliveryRow:
     """Owe a result to a peer; what is owed already is returned as it is.
 
     What the node itself withdrew, because of images that did not count then, is owed again.
+
+    Args:
+        db: The transaction that ends the job.
+        result_id: The result.
+        study_id: Its study.
+        peer: The peer's name.
+        held: Why it waits for a person before it is sent; empty for none.
     """
     at_ms = now_ms(db)
+    state = _S.HELD if held else _S.OWED
     statement = (
         insert_into(db, Delivery)
         .values(
             result_id=result_id,
             study_id=study_id,
             peer=peer,
+            state=state,
+            sentence=held,
             run_after_ms=at_ms,
             created_ms=at_ms,
         )
@@ -165,7 +175,7 @@ def owe(db: Connection, result_id: int, study_id: int, peer: str) -> DeliveryRow
         .where(Delivery.peer == peer)
         .where(Delivery.state == _S.WITHDRAWN)
         .where(Delivery.sentence.in_([SUPERSEDED, INPUT_REPLACED]))
-        .values(state=_S.OWED, sentence="", run_after_ms=at_ms)
+        .values(state=state, sentence=held, run_after_ms=at_ms)
     )
     db.execute(again)
     found = select(*_COLUMNS).where(Delivery.result_id == result_id).where(Delivery.peer == peer)
@@ -438,6 +448,32 @@ def resend(db: Connection, delivery_id: int) -> DeliveryRow | None:
     if delivery is not None:
         reopen(db, delivery.study_id)
     return delivery
+
+
+def release_held(db: Connection, study_id: int) -> bool:
+    """`held -> owed` for every delivery of a study, because a person looked at its results.
+
+    Returns:
+        Whether there was one.
+    """
+    at_ms = now_ms(db)
+    statement = (
+        update(Delivery)
+        .where(Delivery.study_id == study_id)
+        .where(Delivery.state == _S.HELD)
+        .values(
+            state=_S.OWED,
+            failures=0,
+            run_after_ms=at_ms,
+            created_ms=at_ms,
+            sentence="A person released it.",
+            **_LET_GO,
+        )
+    )
+    if db.execute(statement).rowcount == 0:
+        return False
+    reopen(db, study_id)
+    return True
 
 
 def record_attempt(

@@ -94,7 +94,9 @@ def cancel(job: int, config: Path) -> None:
 @click.argument("uid")
 @config_option
 def release(uid: str, config: Path) -> None:
-    """Let the held study with this Study Instance UID go on, after a look at why it is held.
+    """Let the study with this Study Instance UID go on, after a look at why it is held.
+
+    Of a study that is not held itself, the results that wait for a person are sent.
 
     \b
     Example:
@@ -105,9 +107,13 @@ def release(uid: str, config: Path) -> None:
         config,
         "release",
         f"study {printable(uid)}",
-        lambda db: study_rows.release(db, study_named(db, uid).id),
-        "The study is not held.",
+        lambda db: _release(db, study_named(db, uid).id),
+        "Neither the study nor a result of it is held.",
     )
+
+
+def _release(db: Connection, study_id: int) -> bool:
+    return study_rows.release(db, study_id) or ledger.release_held(db, study_id)
 
 
 @click.group()

@@ -388,6 +388,8 @@ def _job_lines(told: JobStory) -> list[tuple[int, str]]:
         )
         verdict = result.summary.get("verdict", "")
         lines.append((result.created_ms, f"{result.kind} {result.sop_uid}: {parts} ({verdict})"))
+        reasons = result.summary.get("reasons", ())
+        lines += [(result.created_ms, f"{verdict}: {reason}") for reason in reasons]
         for delivery in each.deliveries:
             lines += _delivery_lines(delivery)
     return lines
@@ -396,6 +398,8 @@ def _job_lines(told: JobStory) -> list[tuple[int, str]]:
 def _delivery_lines(told: DeliveryStory) -> list[tuple[int, str]]:
     row = told.delivery
     lines = [(row.created_ms, f"owed to {row.peer}")]
+    if row.state is DeliveryState.HELD:
+        lines.append((row.created_ms, f"held before {row.peer}: {row.sentence}"))
     lines += [
         (a.started_ms, f"{a.action} at {row.peer}: {a.status or 'no status'} {a.sentence}".rstrip())
         for a in told.attempts

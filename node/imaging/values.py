@@ -344,8 +344,8 @@ class Outcome(StrEnum):
     """What the verdict says of a segmentation."""
 
     ACCEPT = "accept"  # within the card's limits
-    REVIEW = "review"  # a person should look; delivered
-    REJECT = "reject"  # a hard rule is broken; not delivered
+    REVIEW = "review"  # a person should look; delivered unless the route says otherwise
+    REJECT = "reject"  # a hard rule is broken; not delivered unless the route says otherwise
 
 
 @dataclass(frozen=True, slots=True)

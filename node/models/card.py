@@ -371,6 +371,13 @@ def _check_labels(card: Card, mistakes: Mistakes) -> None:
         if isinstance(step, RestrictTo) and card.stage is None:
             mistakes.note(0, f"postprocess[{place}]: restrict_to needs a [stage] to restrict to")
     _check_instances(card, mistakes)
+    agreement = card.quality.agreement
+    if agreement and set(agreement.mirrors) & set(card.inference.mirrors):
+        mistakes.note(
+            0,
+            "quality.agreement.mirrors: passes that inference.mirrors averages always agree; "
+            "take another axis",
+        )
     numbers = {segment.number for segment in card.segments}
     if numbers != labels:
         mistakes.note(

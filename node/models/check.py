@@ -11,6 +11,7 @@ from node.errors import Fault, SetupError
 from node.models.architectures import build_network, network_mistakes, size_multiples
 from node.models.card import Card, load_card
 from node.models.device import has_bf16
+from node.models.features import read_features
 from node.models.loaded import LoadedModel, size_mistakes
 from node.models.weights import key_mistakes, read_weights_file
 
@@ -55,6 +56,10 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
     if faults:
         return tuple(faults)
     network.load_state_dict(weights, strict=False)
+    try:
+        read_features(card)
+    except SetupError as error:
+        return (error.fault,)
     return tuple(
         _fault(card, "model-run", sentence, "Do not use this model as it is.")
         for sentence in _run_once(card, network.eval())

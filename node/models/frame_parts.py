@@ -92,3 +92,13 @@ def frame_mistakes(postprocess: Sequence[PostStep], quality: Quality) -> Iterato
             yield f"quality: segment {limits.number} of a frame has no volume in ml"
     if quality.ratios or quality.end_slice_cm2 > 0:
         yield "quality: ratios and end_slice_cm2 belong to volumes"
+    if any(limits.max_pieces or limits.side or limits.height for limits in quality.segments):
+        yield "quality: max_pieces, side and height of a segment belong to volumes"
+    for name, given in (
+        ("outside_body", quality.outside_body < 1.0),
+        ("input", quality.input),
+        ("agreement", quality.agreement),
+        ("features", quality.features),
+    ):
+        if given:
+            yield f"quality.{name} belongs to volumes"

@@ -7,7 +7,8 @@ with a stage before it comes through `stages.segment_in_stages`, which calls it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
@@ -15,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.imaging.values import Fractions, Labels, Segmentation, Volume
+from node.models.agreement import disagreement
+from node.models.features import features_of, unusual
 from node.models.fractions import HALF, fractions_from_scores, fractions_of_kept
 from node.models.instances import split_instances
 from node.models.loaded import LoadedModel
 from node.models.measure import measure, volumes_ml, weighted
 from node.models.native import labels_from_scores
+from node.models.plausible import implausible
 from node.models.postprocess import postprocess
 from node.models.prepare import Prepared, prepare
 from node.models.region import Box, Region, cut_out
 from node.models.scores import Meter, score_planes
-from node.models.verdict import figures_of, judge
+from node.models.sections import AXES
+from node.models.verdict import Said, figures_of, judge
 
 
 def segment_volume(
@@ -49,7 +54,8 @@ def segment_volume(
     """
     card = model.card
     begun = perf_counter()
-    meter = Meter(progress)
+    passes = 1 + (len(card.quality.agreement.mirrors) if card.quality.agreement else 0)
+    meter = Meter(lambda share: progress(share / passes))
     raw = _raw(volume, model, region, meter)
     since = perf_counter()
     cleaned = postprocess(
@@ -76,13 +82,26 @@ def segment_volume(
         window_cut=touches_window(raw.prepared.turn.apply(split.pooled[raw.box]), raw.prepared),
         notes=(*cleaned.notes, *split.notes),
     )
+    names = {segment.number: segment.label for segment in card.segments}
+    said = [
+        *implausible(split.pooled, volume, card.quality, names, body_above=card.voxels.body_above),
+        *unusual(
+            features_of(raw.prepared, model, raw.prepared.turn.apply(split.pooled[raw.box]))
+            if model.features
+            else None,
+            model.features,
+            card,
+        ),
+    ]
     measurements = measure(volume, split.labels, fractions, split.segments)
     meter.add("postprocess", since)
+    said += _disagreement(volume, model, region, raw, progress)
+    progress(1.0)
     return Segmentation(
         labels=split.labels,
         segments=split.segments,
         measurements=measurements,
-        verdict=judge(figures, card.quality, card.segments),
+        verdict=judge(figures, card.quality, card.segments, said),
         model=card.identity,
         runtime=model.runtime,
         removed_ml=cleaned.removed_ml,
@@ -130,6 +149,38 @@ def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter
     # Planes are scored while labels are collected: what the meter has not seen is the way back.
     meter.add("back", since + sum(meter.seconds.values()) - before)
     return _Raw(labels, fractions, prepared, box)
+
+
+def _disagreement(
+    volume: Volume,
+    model: LoadedModel,
+    region: Region | None,
+    raw: _Raw,
+    progress: Callable[[float], None],
+) -> Said:
+    """Run the network over the mirrored image, once per axis, and compare; nothing if empty."""
+    agreement = model.card.quality.agreement
+    if agreement is None or not raw.labels.any():
+        return []
+    count = 1 + len(agreement.mirrors)
+    passes = [raw.labels]
+    for place, name in enumerate(agreement.mirrors, start=1):
+        axis = raw.prepared.turn.order[AXES.index(name)]
+        # The affine stays: the network sees the mirror image as if it were the patient.
+        mirrored = replace(
+            volume,
+            array=np.flip(volume.array, axis),
+            padding=None if volume.padding is None else np.flip(volume.padding, axis),
+        )
+        seen = None if region is None else replace(region, mask=np.flip(region.mask, axis))
+        meter = Meter(partial(_later_share, progress, place, count))
+        passes.append(np.flip(_raw(mirrored, model, seen, meter).labels, axis))
+    names = {segment.number: segment.label for segment in model.card.segments}
+    return disagreement(passes, review_below=agreement.review_below, names=names)
+
+
+def _later_share(progress: Callable[[float], None], done: int, count: int, share: float) -> None:
+    progress((done + share) / count)
 
 
 _Number = TypeVar("_Number", bound=np.generic)

@@ -16,6 +16,7 @@ from node.errors import setup_error
 from node.models.architectures import build_network, dimensions, size_multiples
 from node.models.card import Card
 from node.models.device import choose_device, device_name, has_bf16, usable_cores
+from node.models.features import FeatureSet, read_features
 from node.models.weights import put_weights, read_weights_file
 
 _AXES_FROM_END = {"slice": -3, "row": -2, "column": -1}
@@ -33,6 +34,7 @@ class LoadedModel:
         threads: CPU threads of one pass.
         runtime: Facts of a run, for provenance.
         first: The model of the card's stage, which runs before this one.
+        features: What the training set looked like, where the card names it.
     """
 
     card: Card
@@ -42,6 +44,7 @@ class LoadedModel:
     threads: int
     runtime: Mapping[str, str]
     first: LoadedModel | None = None
+    features: FeatureSet | None = None
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return float32 scores (b, outputs, ...) on `device`, mirrored passes averaged.
@@ -115,7 +118,7 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
         "threads": str(count),
         "batch": str(card.inference.batch),
     }
-    return LoadedModel(card, network, chosen, precision, count, runtime, first)
+    return LoadedModel(card, network, chosen, precision, count, runtime, first, read_features(card))
 
 
 def check_sizes(card: Card) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+from node.settings import Condition
 
 ORIENTATION_LETTERS: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 """Each direction of PS3.3 C.7.6.1.1.1 with its opposite."""
@@ -17,13 +19,9 @@ Parameter = int | float | str | bool | tuple[int | tuple[int, ...], ...]
 """What a network's parameter may be; a list of lists has one list per level."""
 
 
-def later(default: Any) -> Any:
-    """Return a field that cards in use did not have when they were written.
-
-    At its default it is left out of the settings digest, so that a card that does not use it
-    keeps the keys of its results.
-    """
-    return field(default=default, metadata={"later": True})
+LATER: Final[Mapping[str, bool]] = {"later": True}
+"""Marks a field that cards in use did not have when they were written: at its default it is left
+out of the settings digest, so that a card that does not use it keeps the keys of its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +171,9 @@ class Head:
 
     kind: str
     threshold: float
-    logit_scale: float = later(1.0)
-    logit_offset: float = later(0.0)
-    support_voxels: int = later(2)
+    logit_scale: float = field(default=1.0, metadata=LATER)
+    logit_offset: float = field(default=0.0, metadata=LATER)
+    support_voxels: int = field(default=2, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +199,7 @@ class DropSmall:
 
     labels: tuple[int, ...]
     min_ml: float
-    min_mm: float = later(0.0)
+    min_mm: float = field(default=0.0, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,12 +323,19 @@ class SegmentLimits:
         min_ml: Below it: review.
         max_ml: Above it: review.
         when_empty: `accept`, `review` or `reject` if no voxel has the label.
+        max_pieces: More 3D pieces than this: review; 0: any number.
+        side: `right` or `left`: its centre lies there of the middle of the image; else review.
+        height: Where its centre lies between the feet end (0) and the head end (1) of the image;
+            outside: review. None: anywhere.
     """
 
     number: int
     min_ml: float
     max_ml: float
     when_empty: str
+    max_pieces: int = field(default=0, metadata=LATER)
+    side: str = field(default="", metadata=LATER)
+    height: tuple[float, float] | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +349,55 @@ class RatioLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class InputLimits:
+    """[quality.input]: what the volume must be before anything runs.
+
+    Attributes:
+        slice_mm: Smallest and largest distance between slices.
+        pixel_mm: Smallest and largest distance between rows and between columns.
+        slices: Fewest and most slices.
+        outside: `review` or `reject` for what lies outside these.
+        review: Conditions on the header; one that does not hold asks a person to look.
+        reject: Likewise; one that does not hold keeps the model from running.
+    """
+
+    slice_mm: tuple[float, float]
+    pixel_mm: tuple[float, float]
+    slices: tuple[float, float]
+    outside: str
+    review: tuple[Condition, ...]
+    reject: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """[quality.agreement]: passes over the mirrored image that must give the same labels.
+
+    Attributes:
+        mirrors: Axes, each mirrored in a pass of its own; the network was trained with these.
+        review_below: Review if the mean Dice of all pairs of passes is lower for a class.
+    """
+
+    mirrors: tuple[str, ...]
+    review_below: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureLimits:
+    """[quality.features]: how far the network's view of a case may be from the training set's.
+
+    Attributes:
+        file: Beside the card, made by `features.write_features`.
+        sha256: Of the file, hex.
+        review_above: Review if the distance is larger.
+    """
+
+    file: str
+    sha256: str
+    review_above: float
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """[quality]: when a person should look.
 
@@ -352,12 +406,20 @@ class Quality:
         end_slice_cm2: Review if labels cover more than this on the first or last slice; 0: off.
         segments: Limits per segment.
         ratios: Limits between segments.
+        outside_body: Reject if more than this share of the labels lies outside the body; 1: off.
+        input: Limits on what comes in.
+        agreement: Passes over the mirrored image.
+        features: Distance to the training set.
     """
 
     removed_fraction: float
     end_slice_cm2: float
     segments: tuple[SegmentLimits, ...]
     ratios: tuple[RatioLimits, ...]
+    outside_body: float = field(default=1.0, metadata=LATER)
+    input: InputLimits | None = field(default=None, metadata=LATER)
+    agreement: Agreement | None = field(default=None, metadata=LATER)
+    features: FeatureLimits | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

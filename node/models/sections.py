@@ -11,13 +11,16 @@ from node.imaging.values import Code, Segment
 from node.models.parts import (
     ORIENTATION_LETTERS,
     Add,
+    Agreement,
     Clip,
     Close,
     DropSmall,
     DropWrongSide,
+    FeatureLimits,
     FillHoles,
     Head,
     Inference,
+    InputLimits,
     Instances,
     KeepLargest,
     Network,
@@ -39,7 +42,7 @@ from node.models.parts import (
     Weights,
     ZScore,
 )
-from node.settings import TAKES
+from node.settings import TAKES, read_conditions
 from node.strict_toml import Table
 
 AXES: Final = ("slice", "row", "column")
@@ -52,14 +55,16 @@ def read_weights(table: Table) -> Weights:
     weights = Weights(
         file=table.string("file", "weights.safetensors"), sha256=table.string("sha256").lower()
     )
-    if PurePath(weights.file).name != weights.file or not weights.file.endswith(".safetensors"):
-        table.note(
-            "file", f"must be the name of a .safetensors file in this folder, is {weights.file!r}"
-        )
-    if weights.sha256 and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
-        table.note("sha256", "must be the 64 hexadecimal digits that sha256sum prints")
+    _check_file(table, weights.file, weights.sha256)
     table.finish()
     return weights
+
+
+def _check_file(table: Table, file: str, sha256: str) -> None:
+    if PurePath(file).name != file or not file.endswith(".safetensors"):
+        table.note("file", f"must be the name of a .safetensors file in this folder, is {file!r}")
+    if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        table.note("sha256", "must be the 64 hexadecimal digits that sha256sum prints")
 
 
 def read_voxels(table: Table) -> Voxels:
@@ -376,6 +381,9 @@ def read_quality(table: Table) -> Quality:
             min_ml=each.number("min_ml", 0, 1e6, 0.0),
             max_ml=each.number("max_ml", 0, 1e6, 1e6),
             when_empty=each.choice("when_empty", ("accept", "review", "reject"), "review"),
+            max_pieces=each.integer("max_pieces", 0, 10_000, 0),
+            side=each.choice("side", ("", "right", "left"), ""),
+            height=_span(each, "height", 0, 1) if each.has("height") else None,
         )
         if limits.min_ml > limits.max_ml:
             each.note("max_ml", f"must not be below min_ml = {limits.min_ml:g}")
@@ -387,8 +395,65 @@ def read_quality(table: Table) -> Quality:
             RatioLimits(_label(each, "of"), _label(each, "to"), *_range(each, "low", "high"))
         )
         each.finish()
+    quality = Quality(
+        removed,
+        end_slice,
+        tuple(segments),
+        tuple(ratios),
+        outside_body=table.number("outside_body", 0, 1, 1.0),
+        input=_input_limits(table.table("input")) if table.has("input") else None,
+        agreement=_agreement(table.table("agreement")) if table.has("agreement") else None,
+        features=_features(table.table("features")) if table.has("features") else None,
+    )
     table.finish()
-    return Quality(removed, end_slice, tuple(segments), tuple(ratios))
+    return quality
+
+
+def _span(
+    table: Table, key: str, low: float, high: float, default: Sequence[float] | None = None
+) -> tuple[float, float]:
+    """Return [least, most] within low..high."""
+    least, most = table.numbers(key, 2, default)
+    if not low <= least <= most <= high:
+        table.note(
+            key, f"must be [least, most] within {low:g} to {high:g}, is [{least:g}, {most:g}]"
+        )
+    return least, most
+
+
+def _input_limits(table: Table) -> InputLimits:
+    limits = InputLimits(
+        slice_mm=_span(table, "slice_mm", 0, 1000, (0, 1000)),
+        pixel_mm=_span(table, "pixel_mm", 0, 1000, (0, 1000)),
+        slices=_span(table, "slices", 1, 100_000, (1, 100_000)),
+        outside=table.choice("outside", ("review", "reject"), "review"),
+        review=read_conditions(table.table("review")),
+        reject=read_conditions(table.table("reject")),
+    )
+    table.finish()
+    return limits
+
+
+def _agreement(table: Table) -> Agreement:
+    agreement = Agreement(
+        mirrors=table.strings("mirrors", choices=AXES),
+        review_below=table.number("review_below", 0, 1, 0.9),
+    )
+    if not agreement.mirrors:
+        table.note("mirrors", "must name at least one axis that was mirrored in training")
+    table.finish()
+    return agreement
+
+
+def _features(table: Table) -> FeatureLimits:
+    limits = FeatureLimits(
+        file=table.string("file", "features.safetensors"),
+        sha256=table.string("sha256").lower(),
+        review_above=table.number("review_above", 0, 1e6),
+    )
+    _check_file(table, limits.file, limits.sha256)
+    table.finish()
+    return limits
 
 
 def read_results(table: Table) -> Results:

@@ -18,6 +18,7 @@ from node.models.fit import refusal_of
 from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel
 from node.models.region import Region
+from node.models.verdict import joined
 from node.reasons import Reason
 
 
@@ -69,18 +70,17 @@ def segment_in_stages(
     )
     return replace(
         found,
-        verdict=_joined(found.verdict, before.verdict, name),
+        verdict=_with(found.verdict, before.verdict, name),
         runtime={**found.runtime, **_facts(before)},
         seconds={**found.seconds, "stage": before.seconds["total"]},
     )
 
 
-def _joined(own: Verdict, before: Verdict, name: str) -> Verdict:
+def _with(own: Verdict, before: Verdict, name: str) -> Verdict:
     """Return the verdict with what the model before asks a person to look at."""
     if before.outcome is Outcome.ACCEPT:
         return own
-    outcome = Outcome.REJECT if own.outcome is Outcome.REJECT else Outcome.REVIEW
-    return Verdict(outcome, (*own.reasons, *(f"{name}: {reason}" for reason in before.reasons)))
+    return joined(own, [(before.outcome, f"{name}: {reason}") for reason in before.reasons])
 
 
 def _facts(before: Segmentation) -> dict[str, str]:

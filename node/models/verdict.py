@@ -1,7 +1,8 @@
 """Accept, review or reject: rules on numbers, each with its sentence.
 
 Pure: what was measured goes in, a verdict comes out. Only an empty segment that the card calls
-impossible, and sides that are swapped, reject a result; everything else asks a person to look.
+impossible, sides that are swapped, and labels outside the body reject a result; everything else
+asks a person to look.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import numpy as np
 
 from node.imaging.values import Floats, Labels, Outcome, Segment, Verdict
 from node.models.parts import Quality
+
+Said = Sequence[tuple[Outcome, str]]
+"""What rules say: an outcome with its sentence each; empty where none spoke."""
+
+_Said = list[tuple[Outcome, str]]
 
 RIGHT: Final = ("24028007", "SCT")
 LEFT: Final = ("7771000", "SCT")
@@ -93,8 +99,17 @@ def figures_of(
     )
 
 
-def judge(figures: Figures, quality: Quality, segments: Sequence[Segment]) -> Verdict:
-    """Return the verdict with a sentence for each rule that spoke, the gravest rule deciding."""
+def judge(
+    figures: Figures, quality: Quality, segments: Sequence[Segment], more: Said = ()
+) -> Verdict:
+    """Return the verdict with a sentence for each rule that spoke, the gravest rule deciding.
+
+    Args:
+        figures: What was measured.
+        quality: The card's limits.
+        segments: Every segment of the card.
+        more: What other rules said: place, agreement, distance to the training set.
+    """
     names = {segment.number: segment.label for segment in segments}
     said = [
         *_empty(figures, quality, names),
@@ -102,16 +117,19 @@ def judge(figures: Figures, quality: Quality, segments: Sequence[Segment]) -> Ve
         *_limits(figures, quality, names),
         *_whole(figures, quality),
         *((Outcome.REVIEW, note) for note in figures.notes),
+        *more,
     ]
-    reasons = tuple(sentence for _, sentence in said)
-    outcomes = {outcome for outcome, _ in said}
+    return joined(Verdict(Outcome.ACCEPT), said)
+
+
+def joined(verdict: Verdict, said: Said) -> Verdict:
+    """Return a verdict with further sentences, the gravest outcome deciding."""
+    reasons = (*verdict.reasons, *(sentence for _, sentence in said))
+    outcomes = {verdict.outcome, *(outcome for outcome, _ in said)}
     for outcome in (Outcome.REJECT, Outcome.REVIEW):
         if outcome in outcomes:
             return Verdict(outcome, reasons)
     return Verdict(Outcome.ACCEPT, reasons)
-
-
-_Said = list[tuple[Outcome, str]]
 
 
 def _empty(figures: Figures, quality: Quality, names: Mapping[int, str]) -> _Said:

@@ -46,6 +46,7 @@ def frames_seg(
     *,
     key: str,
     node: NodeFacts,
+    marked: bool = False,
     empty_patient_id_allowed: bool = False,
 ) -> WrittenSeg | Refusal:
     """Write labels of frames as a BINARY SEG in explicit VR little endian.
@@ -55,6 +56,7 @@ def frames_seg(
         segmentation: Labels [frames, rows, columns].
         key: The result's key.
         node: Who makes the object.
+        marked: Whether the series description begins with the verdict.
         empty_patient_id_allowed: See `identity.read_identity`.
 
     Returns:
@@ -79,6 +81,7 @@ def frames_seg(
         series_uid=series_uid,
         content_date=content_date,
         content_time=content_hour,
+        marked=marked,
     )
     frames = _frames(counts)
     _, rows, columns = plan.shape

@@ -77,6 +77,7 @@ def binary_seg(
     *,
     key: str,
     node: NodeFacts,
+    marked: bool = False,
     empty_patient_id_allowed: bool = False,
 ) -> WrittenSeg | Refusal:
     """Write a segmentation as a BINARY SEG in explicit VR little endian.
@@ -86,6 +87,7 @@ def binary_seg(
         segmentation: Labels on its grid.
         key: The result's key.
         node: Who makes the object.
+        marked: Whether the series description begins with the verdict.
         empty_patient_id_allowed: See `identity.read_identity`.
 
     Returns:
@@ -113,6 +115,7 @@ def binary_seg(
         series_uid=series_uid,
         content_date=content_date,
         content_time=content_hour,
+        marked=marked,
     )
     frames = _frames(counts)
     rows, columns = segmentation.labels.shape[1:]

@@ -86,6 +86,7 @@ def seg_template(
     series_uid: str,
     content_date: str,
     content_time: str,
+    marked: bool = False,
 ) -> dict[int, bytes]:
     """Return every element of a BINARY SEG that is not the source's and not a frame's.
 
@@ -97,6 +98,7 @@ def seg_template(
         series_uid: Series Instance UID of the result.
         content_date: Content Date (0008,0023), DA.
         content_time: Content Time (0008,0033), TM.
+        marked: Whether the series description begins with the verdict.
 
     Returns:
         Tag to encoded element.
@@ -130,7 +132,7 @@ def seg_template(
         content_qualification="RESEARCH" if model.research else "PRODUCT",
         content_date=content_date,
         content_time=content_time,
-        series_description=series_description(segmentation),
+        series_description=series_description(segmentation, marked=marked),
         specific_character_set="ISO_IR 100",
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
@@ -143,13 +145,17 @@ def seg_template(
     return {int(tag): written(made[tag]) for tag in sorted(made.keys())}
 
 
-def series_description(segmentation: Segmentation) -> str:
-    """Return what a reader sees first: that a machine made it, which one, and for what use."""
+def series_description(segmentation: Segmentation, *, marked: bool = False) -> str:
+    """Return what a reader sees first: that a machine made it, which one, and for what use.
+
+    A marked one begins with the verdict; 64 characters hold it whole, the name is cut.
+    """
+    mark = f"{segmentation.verdict.outcome.upper()}: " if marked else ""
     model = segmentation.model
     named = model.series_description or f"{model.name} {model.version}"
     said = "research use" in named.lower()
     ending = " - research use" if model.research and not said else ""
-    return ascii_text(f"AI {named}", 64 - len(ending)) + ending
+    return ascii_text(f"{mark}AI {named}", 64 - len(ending)) + ending
 
 
 def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFacts) -> bytes:

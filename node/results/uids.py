@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from node.imaging.values import Sourced
@@ -35,6 +35,7 @@ def result_key(
     model_digest: str,
     settings_digest: str,
     kind: str,
+    marks: Sequence[str] = (),
     encoder_version: str = ENCODER_VERSION,
 ) -> str:
     """Return the digest that names a result by what it is made from, hex.
@@ -44,10 +45,12 @@ def result_key(
         model_digest: SHA-256 of the weights, hex.
         settings_digest: SHA-256 of everything else in the card that can change labels, hex.
         kind: Kind of the result object, such as `SEG`.
+        marks: Verdicts that the object would carry in its series description.
         encoder_version: Version of the rules by which objects are written.
     """
+    marked = [list(marks)] if marks else []
     return _digest(
-        "key", sorted(inputs), model_digest, settings_digest, encoder_version, kind
+        "key", sorted(inputs), model_digest, settings_digest, encoder_version, kind, *marked
     ).hex()
 
 

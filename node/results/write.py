@@ -111,6 +111,7 @@ def write_results(
     *,
     node: NodeFacts,
     kinds: Sequence[str] = ("SEG",),
+    marks: Sequence[str] = (),
     empty_patient_id_allowed: bool = False,
 ) -> tuple[ResultObject, ...] | Refusal:
     """Write a segmentation as DICOM objects, one per kind.
@@ -120,6 +121,7 @@ def write_results(
         segmentation: Labels on its grid.
         node: Who makes the objects; part of their bytes.
         kinds: Which objects; so far `SEG`.
+        marks: Verdicts whose results say so in their series description; part of the key.
         empty_patient_id_allowed: Take a source without patient ID if it has a name and a birth
             date.
 
@@ -141,14 +143,17 @@ def write_results(
             model_digest=segmentation.model.digest,
             settings_digest=segmentation.model.settings_digest,
             kind=kind,
+            marks=marks,
         )
         with tolerated():
+            marked = segmentation.verdict.outcome in marks
             if isinstance(source, FramesPlan):
                 made = frames_seg(
                     source,
                     segmentation,
                     key=key,
                     node=node,
+                    marked=marked,
                     empty_patient_id_allowed=empty_patient_id_allowed,
                 )
             else:
@@ -157,6 +162,7 @@ def write_results(
                     segmentation,
                     key=key,
                     node=node,
+                    marked=marked,
                     empty_patient_id_allowed=empty_patient_id_allowed,
                 )
         if isinstance(made, Refusal):

@@ -94,7 +94,7 @@ def _do(
 
 
 def _release(db: Connection, study: StudyRow) -> bool:
-    return studies.release(db, study.id)
+    return studies.release(db, study.id) or deliveries.release_held(db, study.id)
 
 
 def _requeue(db: Connection, job_id: int) -> bool:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
 import structlog
 
@@ -137,7 +138,15 @@ class SegmentWorker:
             rows = instances.instances_of_revision(db, job.revision_id, job.series_id)
         node = NodeFacts(self.settings.node.name, version("limner"))
         files = [self._file(row) for row in rows]
-        found = segment_files(files, self._model(card), node, progress, exists=self._exists)
+        route = self.settings.route(job.route)
+        found = segment_files(
+            files,
+            self._model(card),
+            node,
+            progress,
+            exists=self._exists,
+            marks=route.marks if route else (),
+        )
         made = [each for each in found if isinstance(each, Segmented)]
         again = [key for each in found if isinstance(each, MadeBefore) for key in each.keys]
         if not made and not again:
@@ -216,7 +225,7 @@ class SegmentWorker:
         for other in results.list_results(db, study_id=job.study_id):
             same = other.series_id == job.series_id and other.model == job.model
             maker = queue.find_job(db, other.job_id) if same and other.id not in new else None
-            if maker is None:
+            if maker is None or _beside(maker, job):
                 continue
             if maker.revision_id > job.revision_id:
                 replaced = True
@@ -227,14 +236,19 @@ class SegmentWorker:
         return replaced
 
     def _owe(self, db: Connection, job: JobRow, row: ResultRow) -> None:
-        """Owe a result to the route's peers that take its kind; a rejected one to nobody."""
-        if row.summary.get("verdict") == Outcome.REJECT:
+        """Owe a result to the route's peers that take its kind, as the verdict allows."""
+        verdict = str(row.summary.get("verdict", ""))
+        route = self.settings.route(job.route)
+        policy = route.policy(verdict) if route else _WITHOUT_ROUTE.get(verdict, "send")
+        if policy == "drop":
             return
+        held = _held(row) if policy == "hold" else ""
         for name in job.send_to:
             peer = self.settings.peer(name)
             if peer is not None and row.kind in peer.takes:
-                owed = deliveries.owe(db, row.id, job.study_id, name)
-                if job.run > 1 and owed.state is not DeliveryState.OWED:
+                owed = deliveries.owe(db, row.id, job.study_id, name, held=held)
+                waits = (DeliveryState.OWED, DeliveryState.HELD)
+                if job.run > 1 and owed.state not in waits:
                     # A person ran the job again: the same bytes are sent again.
                     deliveries.resend(db, owed.id)
 
@@ -303,6 +317,24 @@ class _Done:
     stored: tuple[_StoredResult, ...] = ()
     again: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+_WITHOUT_ROUTE: Final[dict[str, str]] = {Outcome.REJECT: "drop"}
+"""What is done with results of a route that is not configured any more: as by default."""
+
+
+def _held(row: ResultRow) -> str:
+    """Return the sentence of a delivery that waits for a person."""
+    reasons = " ".join(str(reason) for reason in row.summary.get("reasons", ()))
+    return (
+        f"The verdict is {row.summary.get('verdict')}: {reasons} Look at the result, then "
+        "`limner release` with the study's UID, or send it by the button."
+    )
+
+
+def _beside(maker: JobRow, job: JobRow) -> bool:
+    """Return whether two jobs are those of two routes on the same images: both results count."""
+    return maker.revision_id == job.revision_id and maker.route != job.route
 
 
 def _outcome(made: Sequence[Segmented]) -> str:

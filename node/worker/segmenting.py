@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node.errors import Fault, LimnerError
 from node.faultpoints import reached
@@ -23,12 +23,14 @@ from node.models.fit import refusal_of
 from node.models.frames import segment_frames
 from node.models.loaded import LoadedModel
 from node.models.stages import segment_in_stages
+from node.models.verdict import joined
 from node.results.frame_pictures import frame_pictures
 from node.results.frames_gate import check_frames_result
 from node.results.gate import check_result
 from node.results.pictures import overlay_pictures
 from node.results.uids import result_key, volume_inputs
 from node.results.write import NodeFacts, ResultObject, write_results
+from node.worker.gates import judge_input
 from node.worker.selection import Plan, select
 
 
@@ -95,6 +97,7 @@ def segment_files(
     progress: Progress,
     *,
     exists: Callable[[str], bool] = lambda _key: False,
+    marks: Sequence[str] = (),
 ) -> tuple[Part, ...]:
     """Find the model's volumes or frames among instances, segment each, and write its results.
 
@@ -104,6 +107,7 @@ def segment_files(
         node: Name and version of this node, for provenance.
         progress: Told at each stage.
         exists: Whether a result with this key was made before; it is then not made again.
+        marks: Verdicts that stand in the series description of what is written.
 
     Raises:
         GateError: A written object does not agree with its source.
@@ -113,30 +117,38 @@ def segment_files(
     selection = select(find_images(files, min_slices=model.card.min_slices), model.card)
     done: list[Part] = list(selection.refused)
     for plan in selection.plans:
-        keys = tuple(_key(plan, model, kind) for kind in model.card.results.kinds)
+        keys = tuple(_key(plan, model, kind, marks) for kind in model.card.results.kinds)
         if all(exists(key) for key in keys):
             done.append(MadeBefore(plan, keys))
         elif isinstance(plan, FramesPlan):
-            done.append(_segment_frames(plan, model, node, progress))
+            done.append(_segment_frames(plan, model, node, progress, marks))
         else:
-            done.append(_segment(plan, model, node, progress))
+            done.append(_segment(plan, model, node, progress, marks))
     return tuple(done)
 
 
-def _key(plan: Plan, model: LoadedModel, kind: str) -> str:
+def _key(plan: Plan, model: LoadedModel, kind: str, marks: Sequence[str]) -> str:
     return result_key(
         volume_inputs(plan),
         model_digest=model.card.weights.sha256,
         settings_digest=model.card.settings_digest,
         kind=kind,
+        marks=marks,
     )
 
 
 def _segment(
-    plan: VolumePlan, model: LoadedModel, node: NodeFacts, progress: Progress
+    plan: VolumePlan,
+    model: LoadedModel,
+    node: NodeFacts,
+    progress: Progress,
+    marks: Sequence[str],
 ) -> Segmented | Refusal:
     started = time.monotonic()
     progress.enter("read")
+    said = judge_input(plan, model.card)
+    if isinstance(said, Refusal):
+        return said
     volume = load_volume(plan)
     if isinstance(volume, Refusal):
         return volume
@@ -148,10 +160,13 @@ def _segment(
     segmentation = segment_in_stages(volume, model, progress=progress.at)
     if isinstance(segmentation, Refusal):
         return segmentation
+    segmentation = replace(segmentation, verdict=joined(segmentation.verdict, said))
     inferred = time.monotonic()
     reached("infer.after")
     progress.enter("write")
-    written = write_results(volume, segmentation, node=node, kinds=model.card.results.kinds)
+    written = write_results(
+        volume, segmentation, node=node, kinds=model.card.results.kinds, marks=marks
+    )
     if isinstance(written, Refusal):
         return written
     for result in written:
@@ -163,7 +178,11 @@ def _segment(
 
 
 def _segment_frames(
-    plan: FramesPlan, model: LoadedModel, node: NodeFacts, progress: Progress
+    plan: FramesPlan,
+    model: LoadedModel,
+    node: NodeFacts,
+    progress: Progress,
+    marks: Sequence[str],
 ) -> Segmented | Refusal:
     """Segment an image; it is read while it is segmented, so "read" is only its opening."""
     started = time.monotonic()
@@ -178,7 +197,9 @@ def _segment_frames(
             inferred = time.monotonic()
             reached("infer.after")
             progress.enter("write")
-            written = write_results(plan, segmentation, node=node, kinds=model.card.results.kinds)
+            written = write_results(
+                plan, segmentation, node=node, kinds=model.card.results.kinds, marks=marks
+            )
             if isinstance(written, Refusal):
                 return written
             for result in written:
