@@ -84,7 +84,7 @@ class Grid:
     Attributes:
         order: Indices into the planes, ascending along row x column.
         affine: Index (slice, row, column, 1) to LPS mm, shape (4, 4).
-        spacing_mm: Distances between slices, rows and columns, mm.
+        spacing_mm: Distances between slices (along the normal), rows and columns, mm.
     """
 
     order: tuple[int, ...]
@@ -106,13 +106,15 @@ def quantum_mm(most_decimals: int) -> float:
     return 0.0 if most_decimals < 1 else min(LARGEST_QUANTUM_MM, 10.0**-most_decimals)
 
 
-def find_grid(planes: Planes, *, min_slices: int = 3) -> Grid | NotAGrid:
+def find_grid(planes: Planes, *, min_slices: int = 3, tilted: bool = False) -> Grid | NotAGrid:
     """Return the one grid on which all planes lie, whatever order they are in.
 
     Args:
         planes: At least one plane.
         min_slices: Fewer planes than this are refused; two planes always need a header that
             confirms their distance.
+        tilted: Whether a stack whose planes are shifted by one and the same step, as with a tilted
+            gantry, is a grid too; its affine then is sheared.
     """
     fault = _disagreement(planes)
     if fault is not None:
@@ -131,12 +133,16 @@ def find_grid(planes: Planes, *, min_slices: int = 3) -> Grid | NotAGrid:
     step = _slice_step(planes, order, heights[order])
     if isinstance(step, NotAGrid):
         return step
+    slant = np.zeros(3)  # per slice, within the plane
     fault = _sideways(planes, order, normal, min(dy, dx))
     if fault is not None:
-        return fault
+        if not tilted or fault.reason is not Reason.GANTRY_TILT:
+            return fault
+        whole = planes.positions[order[-1]] - planes.positions[order[0]]
+        slant = (whole - (whole @ normal) * normal) / (len(order) - 1)
 
     affine = np.eye(4)
-    affine[:3, 0] = normal * step
+    affine[:3, 0] = normal * step + slant
     affine[:3, 1] = column * dy
     affine[:3, 2] = row * dx
     affine[:3, 3] = planes.positions[order[0]]

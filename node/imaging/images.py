@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from node.imaging.attributes import integer, text, tolerated
+from node.imaging.header_reader import HeaderReader
 from node.imaging.read import read_header
 from node.imaging.series import each_once, find_in_series, mixed_identity
-from node.imaging.stacks import refuse
+from node.imaging.stacks import GridRules, refuse
 from node.imaging.ultrasound import is_frames, plan_frames
 from node.imaging.values import FramesPlan, InstanceFile, Refusal, SourceInstance, VolumePlan
 from node.reasons import Reason
@@ -20,43 +21,48 @@ from node.reasons import Reason
 Found = VolumePlan | FramesPlan | Refusal
 
 
-def find_images(files: Sequence[InstanceFile], *, min_slices: int = 3) -> tuple[Found, ...]:
+def find_images(
+    files: Sequence[InstanceFile], *, min_slices: int = 3, tilted: bool = False
+) -> tuple[Found, ...]:
     """Find volumes and frames in `files`, whatever order they are in.
 
     Args:
         files: Instances of one or several series.
         min_slices: Fewer slices make no volume; a card for single images sets 1.
+        tilted: As in `find_volumes`.
 
     Returns:
         Plans and refusals, sorted by series UID and part; files without a readable header first.
     """
     damaged: list[Found] = []
     by_series: dict[str, list[SourceInstance]] = defaultdict(list)
+    reader = HeaderReader()
+    rules = GridRules(min_slices, tilted)
     with tolerated():
         for file in sorted(files, key=lambda file: (str(file.path), file.offset)):
-            instance = read_header(file)
+            instance = read_header(file, reader)
             if isinstance(instance, Refusal):
                 damaged.append(instance)
             else:
                 by_series[text(instance.header, "SeriesInstanceUID")].append(instance)
         found = list(damaged)
         for series_uid in sorted(by_series):
-            found += _in_series(by_series[series_uid], min_slices)
+            found += _in_series(by_series[series_uid], rules)
     return tuple(found)
 
 
-def _in_series(instances: Sequence[SourceInstance], min_slices: int) -> list[Found]:
+def _in_series(instances: Sequence[SourceInstance], rules: GridRules) -> list[Found]:
     frames = [instance for instance in instances if is_frames(instance)]
     slices = [instance for instance in instances if not is_frames(instance)]
     if not frames:
-        return list(find_in_series(instances, min_slices=min_slices))
+        return list(find_in_series(instances, rules))
     parts: list[Found] = []
     identity = mixed_identity(instances)
     if identity is not None:
         parts.append(identity)
     else:
         parts += _planned(frames)
-        parts += find_in_series(slices, min_slices=min_slices) if slices else []
+        parts += find_in_series(slices, rules) if slices else []
     parts.sort(key=lambda part: isinstance(part, Refusal))
     series_uid = text(instances[0].header, "SeriesInstanceUID")
     modality = text(instances[0].header, "Modality")

@@ -21,19 +21,21 @@ from node.imaging.kinds import is_derived, is_localizer, refuse_kind
 from node.imaging.pet import in_suv
 from node.imaging.pixel_format import refuse_format
 from node.imaging.read import open_instance, read_header
-from node.imaging.stacks import grouped, refuse, volumes_of_frames
+from node.imaging.stacks import GridRules, grouped, refuse, volumes_of_frames
 from node.imaging.values import InstanceFile, Refusal, SourceInstance, VolumePlan
 from node.reasons import Reason
 
 
 def find_volumes(
-    files: Sequence[InstanceFile], *, min_slices: int = 3
+    files: Sequence[InstanceFile], *, min_slices: int = 3, tilted: bool = False
 ) -> tuple[VolumePlan | Refusal, ...]:
     """Find the volumes in `files`, whatever order they are in.
 
     Args:
         files: Instances of one or several series.
         min_slices: Fewer slices are refused; a card for single images sets 1.
+        tilted: Whether a stack sheared by a tilted gantry is a volume, with a sheared affine; for
+            a card that has it resampled.
 
     Returns:
         Plans and refusals, sorted by series UID and part; files without a readable header first.
@@ -50,18 +52,18 @@ def find_volumes(
                 by_series[text(instance.header, "SeriesInstanceUID")].append(instance)
         found: list[VolumePlan | Refusal] = list(damaged)
         for series_uid in sorted(by_series):
-            found += find_in_series(by_series[series_uid], min_slices=min_slices)
+            found += find_in_series(by_series[series_uid], GridRules(min_slices, tilted))
     return tuple(found)
 
 
 def find_in_series(
-    instances: Sequence[SourceInstance], *, min_slices: int = 3
+    instances: Sequence[SourceInstance], rules: GridRules
 ) -> list[VolumePlan | Refusal]:
     """Find the volumes of one series; every instance carries the same Series Instance UID."""
     series_uid = text(instances[0].header, "SeriesInstanceUID")
     modality = text(instances[0].header, "Modality")
     identity = mixed_identity(instances)
-    parts = [identity] if identity else _parts(instances, min_slices)
+    parts = [identity] if identity else _parts(instances, rules)
     parts.sort(key=lambda part: isinstance(part, Refusal))
     numbered: list[VolumePlan | Refusal] = []
     for number, part in enumerate(parts, start=1):
@@ -118,7 +120,7 @@ def _file_digest(instance: SourceInstance) -> str:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumePlan | Refusal]:
+def _parts(instances: Sequence[SourceInstance], rules: GridRules) -> list[VolumePlan | Refusal]:
     parts: list[VolumePlan | Refusal] = []
     refused: dict[tuple[Reason, str], list[SourceInstance]] = defaultdict(list)
     images: list[SourceInstance] = []
@@ -132,7 +134,7 @@ def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumeP
     if isinstance(once, Refusal):
         parts.append(once)
     else:
-        parts += _of_images(once, refused, min_slices)
+        parts += _of_images(once, refused, rules)
     for reason, explanation in sorted(refused):
         left_out = refused[reason, explanation]
         parts.append(refuse(reason, f"{len(left_out)} instance(s). {explanation}", left_out))
@@ -142,7 +144,7 @@ def _parts(instances: Sequence[SourceInstance], min_slices: int) -> list[VolumeP
 def _of_images(
     images: Sequence[SourceInstance],
     refused: dict[tuple[Reason, str], list[SourceInstance]],
-    min_slices: int,
+    rules: GridRules,
 ) -> list[VolumePlan | Refusal]:
     """Build the volumes of images; what cannot be used is added to `refused`."""
     damaged = False
@@ -163,7 +165,7 @@ def _of_images(
     parts: list[VolumePlan | Refusal] = []
     # A volume without its damaged slices would be a shorter one that looks whole.
     for group in [] if damaged else by_modality.values():
-        parts += volumes_of_frames(group, min_slices)
+        parts += volumes_of_frames(group, rules)
     return _with_suv(parts, images)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,7 +25,20 @@ SHOWN_INSTANCES: Final = 20
 """A refusal names at most so many instances."""
 
 
-def volumes_of_frames(frames: list[Frame], min_slices: int) -> list[VolumePlan | Refusal]:
+@dataclass(frozen=True, slots=True)
+class GridRules:
+    """What a model asks of a grid.
+
+    Attributes:
+        min_slices: Fewer slices are refused.
+        tilted: Whether a stack sheared by a tilted gantry is taken.
+    """
+
+    min_slices: int = 3
+    tilted: bool = False
+
+
+def volumes_of_frames(frames: list[Frame], rules: GridRules) -> list[VolumePlan | Refusal]:
     """Take each frame of reference for itself; some frames with and some without is none."""
     places = grouped(frames, lambda frame: frame.frame_of_reference)
     if len(places) > 1 and "" in places:
@@ -38,11 +52,11 @@ def volumes_of_frames(frames: list[Frame], min_slices: int) -> list[VolumePlan |
         ]
     parts: list[VolumePlan | Refusal] = []
     for group in places.values():
-        parts += _in_one_place(group, min_slices)
+        parts += _in_one_place(group, rules)
     return parts
 
 
-def _in_one_place(frames: list[Frame], min_slices: int) -> list[VolumePlan | Refusal]:
+def _in_one_place(frames: list[Frame], rules: GridRules) -> list[VolumePlan | Refusal]:
     """Build the volumes of frames that share modality and frame of reference."""
     unplaced = [frame for frame in frames if not frame.placed]
     if unplaced:
@@ -55,32 +69,32 @@ def _in_one_place(frames: list[Frame], min_slices: int) -> list[VolumePlan | Ref
                 [frame.instance for frame in unplaced],
             )
         ]
-    whole = _grid(frames, min_slices)
+    whole = _grid(frames, rules)
     if isinstance(whole, Grid):
         return [_plan(frames, whole, ())]
     stacks = grouped(frames, lambda frame: frame.stack)
     groups = list(stacks.values()) if len(stacks) > 1 else [frames]
     parts: list[VolumePlan | Refusal] = []
     for group in groups:
-        parts += _at_repeated_positions(group, min_slices)
+        parts += _at_repeated_positions(group, rules)
     return parts
 
 
-def _at_repeated_positions(frames: list[Frame], min_slices: int) -> list[VolumePlan | Refusal]:
+def _at_repeated_positions(frames: list[Frame], rules: GridRules) -> list[VolumePlan | Refusal]:
     """Split frames that share positions by the first attribute that gives complete stacks."""
-    grid = _grid(frames, min_slices)
+    grid = _grid(frames, rules)
     if isinstance(grid, Grid):
         return [_plan(frames, grid, ())]
     if grid.reason is not Reason.DUPLICATE_POSITION:
         return [_refuse_frames(frames, grid)]
     for keyword in _keywords(frames):
-        stacks = _complete_stacks(frames, keyword, min_slices)
+        stacks = _complete_stacks(frames, keyword, rules)
         if stacks:
             note = f"Split by {keyword} into {len(stacks)} complete stacks."
             return [_plan(group, found, (note,)) for group, found in stacks]
     kept = _without_copies(frames)
     if len(kept) < len(frames):
-        found = _grid(kept, min_slices)
+        found = _grid(kept, rules)
         note = f"{len(frames) - len(kept)} image(s) are copies of others at their position."
         if isinstance(found, Grid):
             return [_plan(kept, found, (note,))]
@@ -96,7 +110,7 @@ def _keywords(frames: Sequence[Frame]) -> list[str]:
 
 
 def _complete_stacks(
-    frames: Sequence[Frame], keyword: str, min_slices: int
+    frames: Sequence[Frame], keyword: str, rules: GridRules
 ) -> list[tuple[list[Frame], Grid]]:
     """Return the stacks into which one key splits frames if each is whole, else nothing."""
     groups = grouped(frames, lambda frame: frame.keys.get(keyword, ""))
@@ -104,7 +118,7 @@ def _complete_stacks(
         return []
     stacks: list[tuple[list[Frame], Grid]] = []
     for group in groups.values():
-        grid = _grid(group, min_slices)
+        grid = _grid(group, rules)
         if not isinstance(grid, Grid):
             return []
         stacks.append((group, grid))
@@ -157,7 +171,7 @@ def _pixel_digest(instance: SourceInstance) -> str:
         return hashlib.sha256(stream.read(-1 if place.length is None else place.length)).hexdigest()
 
 
-def _grid(frames: Sequence[Frame], min_slices: int) -> Grid | NotAGrid:
+def _grid(frames: Sequence[Frame], rules: GridRules) -> Grid | NotAGrid:
     return find_grid(
         Planes(
             positions=np.array([frame.position for frame in frames]),
@@ -167,7 +181,8 @@ def _grid(frames: Sequence[Frame], min_slices: int) -> Grid | NotAGrid:
             quantum_mm=quantum_mm(max(frame.decimals for frame in frames)),
             depths_mm=frames[0].depths_mm,
         ),
-        min_slices=min_slices,
+        min_slices=rules.min_slices,
+        tilted=rules.tilted,
     )
 
 

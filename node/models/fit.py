@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from node.imaging.tilt import shear_of
 from node.imaging.values import Refusal, Volume
 from node.models.card import Card
 from node.reasons import Reason
+
+_Shape = tuple[int, int, int]
 
 
 def refusal_of(volume: Volume, card: Card) -> Refusal | None:
@@ -21,6 +26,10 @@ def refusal_of(volume: Volume, card: Card) -> Refusal | None:
             volume,
             Reason.TOO_FEW_SLICES,
             f"The volume has {slices} slices, {card.name} wants at least {card.min_slices}.",
+        )
+    if card.voxels.tilt != "resample" and shear_of(volume.affine, cast(_Shape, volume.array.shape)):
+        return _refusal(
+            volume, Reason.GANTRY_TILT, f"The stack is sheared, and {card.name} does not allow it."
         )
     if card.voxels.units == "SUVbw" and volume.suv is not None:
         return _refusal(volume, volume.suv.reason, volume.suv.explanation)

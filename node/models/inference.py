@@ -79,7 +79,7 @@ def segment_volume(
         affine=volume.affine,
         volume_ml=volumes_ml(found, card.segments, volume.affine),
         removed_ml=cleaned.removed_ml,
-        window_cut=touches_window(raw.prepared.turn.apply(split.pooled[raw.box]), raw.prepared),
+        window_cut=touches_window(raw.prepared.from_native(split.pooled[raw.box]), raw.prepared),
         notes=(*cleaned.notes, *split.notes),
     )
     names = {segment.number: segment.label for segment in card.segments}
@@ -140,12 +140,12 @@ def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter
     fractions: Fractions | None = None
     if card.head.kind == "occupancy":
         fractions = _placed(
-            prepared.turn.undo(fractions_from_scores(planes, prepared, card.head)), volume, box
+            prepared.to_native(fractions_from_scores(planes, prepared, card.head)), volume, box
         )
         labels = (fractions >= HALF).view(np.uint8)
     else:
         turned = labels_from_scores(planes, prepared, head=card.head, back=card.voxels.back)
-        labels = _placed(prepared.turn.undo(turned), volume, box)
+        labels = _placed(prepared.to_native(turned), volume, box)
     # Planes are scored while labels are collected: what the meter has not seen is the way back.
     meter.add("back", since + sum(meter.seconds.values()) - before)
     return _Raw(labels, fractions, prepared, box)

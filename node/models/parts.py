@@ -47,6 +47,7 @@ class Voxels:
         units: `Volume.units` that the steps expect.
         downsample: `area` averages over the coarser voxel, `linear` takes the nearest two.
         back: `linear` brings scores, `nearest` labels back to the native grid.
+        tilt: `refuse` takes no stack sheared by a tilted gantry, `resample` straightens it.
     """
 
     orientation: str
@@ -58,6 +59,7 @@ class Voxels:
     units: str
     downsample: str
     back: str
+    tilt: str = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Planes are made when they are asked for, so that memory holds a slab and never a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from node.imaging.tilt import Shear, shear_of, straightened
 from node.imaging.transform import GridTransform, turn, turn_to
 from node.imaging.values import Volume
 from node.models.architectures import size_multiple
@@ -23,6 +24,7 @@ from node.models.card import Card
 from node.models.intensity import FixedStep, apply_steps, fix_steps
 
 Voxels = NDArray[np.int16] | NDArray[np.float32]
+_Number = TypeVar("_Number", bound=np.generic)
 
 _SAME_SPACING: Final = 1e-4
 """Ratios this near to 1 are 1: 2.0 and 2.0001 mm differ by 0.05 voxel over 512 of them, and an
@@ -42,6 +44,8 @@ class Prepared:
         background: What lies outside the image, before the steps.
         downsample: The card's `area` or `linear`.
         in_plane: Matrices to the network's rows and columns; None where these are native ones.
+        shear: How the volume's slices are shifted against `array` before it was turned, which then
+            is the straightened box; None where they lie above each other.
     """
 
     array: Voxels
@@ -51,6 +55,17 @@ class Prepared:
     background: float
     downsample: str
     in_plane: tuple[Tensor, Tensor] | None
+    shear: Shear | None = None
+
+    def to_native(self, array: NDArray[_Number]) -> NDArray[_Number]:
+        """Return what has the card's axes on the volume's own grid."""
+        straight = np.ascontiguousarray(self.turn.undo(array))
+        return straight if self.shear is None else self.shear.to_native(straight)
+
+    def from_native(self, labels: NDArray[_Number]) -> NDArray[_Number]:
+        """Return labels on the volume's own grid with the card's axes."""
+        straight = labels if self.shear is None else self.shear.from_native(labels)
+        return self.turn.apply(straight)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,6 +117,12 @@ def prepare(volume: Volume, card: Card) -> Prepared:
     if volume.units != voxels.units:
         raise ValueError(f"the volume is in {volume.units}, the card wants {voxels.units}")
     slices_rows_columns = cast(tuple[int, int, int], volume.array.shape)  # a volume has three axes
+    shear = None
+    if voxels.tilt == "resample":
+        shear = shear_of(volume.affine, slices_rows_columns)
+    if shear is not None:
+        volume = straightened(volume, shear, voxels.background)
+        slices_rows_columns = shear.box
     if voxels.orientation == "native":
         turned = turn(slices_rows_columns, (0, 1, 2), (False, False, False))
     else:
@@ -144,6 +165,7 @@ def prepare(volume: Volume, card: Card) -> Prepared:
         background=voxels.background,
         downsample=voxels.downsample,
         in_plane=in_plane,
+        shear=shear,
     )
 
 

@@ -86,6 +86,7 @@ def read_voxels(table: Table) -> Voxels:
         units=table.string("units", longest=16),
         downsample=table.choice("downsample", ("area", "linear"), "area"),
         back=table.choice("back", ("linear", "nearest"), "linear"),
+        tilt=table.choice("tilt", ("refuse", "resample"), "refuse"),
     )
     table.finish()
     return voxels

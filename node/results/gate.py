@@ -201,6 +201,8 @@ def segment_faults(seg: Dataset, segmentation: Segmentation) -> Iterator[str]:
 def _geometry(seg: Dataset, volume: Volume) -> Iterator[str]:
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     lengths = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    # Along the normal: the slices of a tilted gantry lie on a slanted line.
+    lengths[0] = abs(np.linalg.det(volume.affine[:3, :3])) / (lengths[1] * lengths[2])
     stated = [measures.get("SpacingBetweenSlices") or 0, *measures.PixelSpacing]
     words = ("Spacing Between Slices", "spacing between rows", "spacing between columns")
     for word, length, value, size in zip(words, lengths, stated, volume.array.shape, strict=True):

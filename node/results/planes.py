@@ -98,7 +98,7 @@ def read_planes(volume: Volume) -> Planes | Refusal:
     header = volume.instances[first.instance].header
     measures = _group(header, first.frame, "PixelMeasuresSequence")
     turn = _group(header, first.frame, "PlaneOrientationSequence")
-    distance = _number_text(float(np.linalg.norm(volume.affine[:3, 0])))
+    distance = _number_text(volume.spacing_mm[0])
     thickness = number(measures, "SliceThickness") or 0.0
     return Planes(
         planes=tuple(planes),

@@ -114,7 +114,9 @@ def segment_files(
         LimnerError: The model's weights or the surroundings are at fault.
     """
     progress.enter("read")
-    selection = select(find_images(files, min_slices=model.card.min_slices), model.card)
+    tilted = model.card.voxels.tilt == "resample"
+    found = find_images(files, min_slices=model.card.min_slices, tilted=tilted)
+    selection = select(found, model.card)
     done: list[Part] = list(selection.refused)
     for plan in selection.plans:
         keys = tuple(_key(plan, model, kind, marks) for kind in model.card.results.kinds)
