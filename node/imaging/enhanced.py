@@ -98,6 +98,11 @@ def _frame(instance: SourceInstance, number: int, groups: Groups) -> Frame:
     keys = {
         keyword: "\\".join(texts(groups.macro(macro), keyword)) for macro, keyword in _SPLITTING
     }
+    directions = items(groups.macro("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
+    for direction in directions[:1]:
+        keys["DiffusionGradientOrientation"] = "\\".join(
+            texts(direction, "DiffusionGradientOrientation")
+        )
     keys["FrameType"] = "\\".join(kind[2:])
     for axis, value in enumerate(values(content, "DimensionIndexValues"), start=1):
         keys[f"DimensionIndexValues {axis}"] = str(value)

@@ -26,6 +26,7 @@ SPLITTING_KEYWORDS: Final = (
     "TriggerTime",
     "NominalCardiacTriggerDelayTime",
     "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "ComplexImageComponent",
     "FrameReferenceTime",
     "ContrastBolusAgent",
@@ -33,6 +34,26 @@ SPLITTING_KEYWORDS: Final = (
     "AcquisitionTime",
 )
 """Attributes that may tell two volumes of one series apart, the plainest first."""
+
+MEASURED_KEYWORDS: Final = frozenset(
+    {
+        "ComplexImageComponent",
+        "DiffusionBValue",
+        "DiffusionGradientOrientation",
+        "EchoNumbers",
+        "EchoTime",
+        "EffectiveEchoTime",
+        "FlipAngle",
+        "FrameType",
+        "ImageType",
+        "InversionTime",
+        "NominalCardiacTriggerDelayTime",
+        "TemporalPositionIdentifier",
+        "TemporalPositionIndex",
+        "TriggerTime",
+    }
+)
+"""Those that name what was measured, so that several of them may split a series together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

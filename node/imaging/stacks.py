@@ -1,21 +1,23 @@
 """Put the frames of one series on grids: one volume, or several complete stacks, or a refusal.
 
-Frames that lie at the same positions are split only if one attribute alone gives complete
-stacks; anything else would be guessing which slice belongs to which volume.
+Frames that lie at the same positions are split only if one attribute, or two or three that name
+what was measured, give complete stacks on one grid; anything else would be guessing which slice
+belongs to which volume.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
 
 from node.imaging.attributes import text
-from node.imaging.frames import SPLITTING_KEYWORDS, Frame
+from node.imaging.frames import MEASURED_KEYWORDS, SPLITTING_KEYWORDS, Frame
 from node.imaging.grid import Grid, NotAGrid, Planes, find_grid, quantum_mm
 from node.imaging.read import open_instance
 from node.imaging.values import Refusal, SliceSource, SourceInstance, VolumePlan
@@ -87,10 +89,10 @@ def _at_repeated_positions(frames: list[Frame], rules: GridRules) -> list[Volume
         return [_plan(frames, grid, ())]
     if grid.reason is not Reason.DUPLICATE_POSITION:
         return [_refuse_frames(frames, grid)]
-    for keyword in _keywords(frames):
-        stacks = _complete_stacks(frames, keyword, rules)
+    for keywords in _ways_to_split(frames):
+        stacks = _complete_stacks(frames, keywords, rules)
         if stacks:
-            note = f"Split by {keyword} into {len(stacks)} complete stacks."
+            note = f"Split by {' and '.join(keywords)} into {len(stacks)} complete stacks."
             return [_plan(group, found, (note,)) for group, found in stacks]
     kept = _without_copies(frames)
     if len(kept) < len(frames):
@@ -109,19 +111,34 @@ def _keywords(frames: Sequence[Frame]) -> list[str]:
     return [name for name in names if len({frame.keys.get(name, "") for frame in frames}) > 1]
 
 
+def _ways_to_split(frames: Sequence[Frame]) -> Iterator[tuple[str, ...]]:
+    """Yield each key that differs, then pairs and triples of those that name a measurement.
+
+    Two echoes of three phases, or directions of several b-values, are complete only together.
+    Times and indices are left out of these: with enough of them any set can be cut into stacks.
+    """
+    names = _keywords(frames)
+    yield from ((name,) for name in names)
+    measured = [name for name in names if name in MEASURED_KEYWORDS]
+    for count in (2, 3):
+        yield from combinations(measured, count)
+
+
 def _complete_stacks(
-    frames: Sequence[Frame], keyword: str, rules: GridRules
+    frames: Sequence[Frame], keywords: tuple[str, ...], rules: GridRules
 ) -> list[tuple[list[Frame], Grid]]:
-    """Return the stacks into which one key splits frames if each is whole, else nothing."""
-    groups = grouped(frames, lambda frame: frame.keys.get(keyword, ""))
+    """Return the stacks into which keys split frames if each is whole, else nothing."""
+    groups: dict[tuple[str, ...], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[tuple(frame.keys.get(keyword, "") for keyword in keywords)].append(frame)
     if len({len(group) for group in groups.values()}) != 1:
         return []
     stacks: list[tuple[list[Frame], Grid]] = []
-    for group in groups.values():
-        grid = _grid(group, rules)
+    for name in sorted(groups, key=lambda values: [_numeric(value) for value in values]):
+        grid = _grid(groups[name], rules)
         if not isinstance(grid, Grid):
             return []
-        stacks.append((group, grid))
+        stacks.append((groups[name], grid))
     first = stacks[0][1].affine
     if any(not np.allclose(grid.affine, first, rtol=0, atol=0.01) for _, grid in stacks):
         return []

@@ -197,6 +197,76 @@ def test_two_stacks_in_one_series_split_by_the_attribute_that_tells_them_apart(
         np.testing.assert_array_equal(volume.array, expected)
 
 
+def several(*stacks: dict[str, object]) -> list[Dataset]:
+    """One complete stack for each set of attributes, told apart by its values."""
+    data = []
+    for number, attributes in enumerate(stacks):
+        for index, each in enumerate(series(pixels=phantom() + 100 * number)):
+            each.SOPInstanceUID = f"2.25.3{number}{index:03d}"
+            for keyword, value in attributes.items():
+                setattr(each, keyword, value)
+            data.append(each)
+    return data
+
+
+ECHOES_AND_TIMES = [
+    {"EchoTime": echo, "TemporalPositionIdentifier": time}
+    for echo in (4.6, 12.25)
+    for time in (1, 2, 3)
+]
+DIRECTIONS = [
+    {"DiffusionBValue": 0.0},
+    {"DiffusionBValue": 800.0, "DiffusionGradientOrientation": [1.0, 0.0, 0.0]},
+    {"DiffusionBValue": 800.0, "DiffusionGradientOrientation": [0.0, 1.0, 0.0]},
+    {"DiffusionBValue": 1500.0, "DiffusionGradientOrientation": [1.0, 0.0, 0.0]},
+    {"DiffusionBValue": 1500.0, "DiffusionGradientOrientation": [0.0, 1.0, 0.0]},
+]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "named"),
+    [
+        (ECHOES_AND_TIMES, "TemporalPositionIdentifier and EchoTime"),
+        (DIRECTIONS, "DiffusionBValue and DiffusionGradientOrientation"),
+    ],
+)
+def test_stacks_that_two_attributes_tell_apart_together_are_split_whole(
+    tmp_path: Path, stacks: list[dict[str, object]], named: str
+) -> None:
+    found = found_in(save(tmp_path, several(*stacks)))
+    assert len(found) == len(stacks)
+    seen = set()
+    for part in found:
+        assert isinstance(part, VolumePlan)
+        assert part.notes == (f"Split by {named} into {len(stacks)} complete stacks.",)
+        volume = load_volume(part)
+        assert isinstance(volume, Volume)
+        shift = int(volume.array[0, 0, 1]) - int(HU[0, 0, 1])
+        np.testing.assert_array_equal(volume.array, HU + shift)
+        seen.add(shift)
+    assert seen == {100 * number for number in range(len(stacks))}
+
+
+def test_one_slice_less_in_one_of_several_stacks_refuses_them_all(tmp_path: Path) -> None:
+    data = several(*ECHOES_AND_TIMES)
+    del data[17]
+    (refusal,) = found_in(save(tmp_path, data))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.DUPLICATE_POSITION
+
+
+def test_clock_times_and_numbers_do_not_split_a_series_together(tmp_path: Path) -> None:
+    # They order a scan and name nothing that was measured.
+    stacks = [
+        {"AcquisitionNumber": number, "AcquisitionTime": time}
+        for number in (1, 2)
+        for time in ("100000", "100500")
+    ]
+    (refusal,) = found_in(save(tmp_path, several(*stacks)))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.DUPLICATE_POSITION
+
+
 def test_an_incomplete_second_stack_is_refused_with_the_first(tmp_path: Path) -> None:
     first, second = series(), series(pixels=phantom() + 500)
     for index in range(SLICES):
