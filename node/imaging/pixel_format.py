@@ -71,7 +71,8 @@ class ValueRule:
         intercept: RescaleIntercept of this plane.
         table: Values of the modality LUT, or None.
         table_start: Stored value that the first entry of the table stands for.
-        padding: Lowest and highest stored value that is padding, or None.
+        padding: Lowest and highest stored value that is padding, or None; whole numbers where the
+            pixels are.
         background: What padding becomes, in physical units.
         floor: Values below are padding that nobody declared, or None.
     """
@@ -80,7 +81,7 @@ class ValueRule:
     intercept: float = 0.0
     table: NDArray[np.float64] | None = None
     table_start: int = 0
-    padding: tuple[int, int] | None = None
+    padding: tuple[float, float] | None = None
     background: int = 0
     floor: int | None = None
 
@@ -213,7 +214,7 @@ def value_rule(
         big_endian: Byte order of the instance, for the entries of a table.
     """
     is_ct = text(header, "Modality") == "CT"
-    padding = None if form.floating else _padding(header, form)
+    padding = _float_padding(header, form) if form.floating else _padding(header, form)
     background, floor = (CT_FLOOR_HU, CT_FLOOR_HU) if is_ct else (0, None)
     tables = items(transformation, "ModalityLUTSequence")
     if tables:
@@ -255,6 +256,16 @@ def _us_or_ss(dataset: Dataset, keyword: str) -> int | None:
     if found and isinstance(found[0], bytes):
         return int.from_bytes(found[0][:2], "little") if len(found[0]) >= 2 else None
     return integer(dataset, keyword)
+
+
+def _float_padding(header: Dataset, form: PixelFormat) -> tuple[float, float] | None:
+    prefix = "Float" if form.bits_allocated == 32 else "DoubleFloat"
+    first = number(header, f"{prefix}PixelPaddingValue")
+    if first is None:
+        return None
+    last = number(header, f"{prefix}PixelPaddingRangeLimit")
+    last = first if last is None else last
+    return min(first, last), max(first, last)
 
 
 def _padding(header: Dataset, form: PixelFormat) -> tuple[int, int] | None:

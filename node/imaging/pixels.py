@@ -55,7 +55,7 @@ def stored_values(cells: Cells, form: PixelFormat, *, high_bit: int) -> NDArray[
 
 
 def find_padding(
-    cells: Cells, form: PixelFormat, padding: tuple[int, int]
+    cells: Cells, form: PixelFormat, padding: tuple[float, float]
 ) -> NDArray[np.bool_] | None:
     """Return where whole cells are padding that does not fit into BitsStored, or None."""
     low, high = stored_range(form)
@@ -66,15 +66,23 @@ def find_padding(
 
 
 def _between(
-    stored: NDArray[np.integer[Any]], padding: tuple[int, int]
+    stored: NDArray[np.integer[Any]], padding: tuple[float, float]
 ) -> NDArray[np.bool_] | None:
-    low, high = padding
+    low, high = int(padding[0]), int(padding[1])
     limits = np.iinfo(stored.dtype)
     if high < limits.min or low > limits.max:
         return None
     low, high = max(low, int(limits.min)), min(high, int(limits.max))
     found = stored == low if low == high else (stored >= low) & (stored <= high)
     return found if found.any() else None
+
+
+def _not_measured(values: NDArray[Any], rule: ValueRule) -> NDArray[np.bool_]:
+    """Return where floating-point values are padding, or no number at all."""
+    found: NDArray[np.bool_] = ~np.isfinite(values)
+    if rule.padding is not None:
+        found |= (values >= rule.padding[0]) & (values <= rule.padding[1])
+    return found
 
 
 def convert_plane(
@@ -100,7 +108,11 @@ def convert_plane(
     """
     pad: NDArray[np.bool_] | None = None
     stored: NDArray[Any] = cells
-    if not form.floating:
+    if form.floating:
+        pad = _not_measured(cells, rule)
+        cells[pad] = 0  # a NaN would go through every step behind it
+        pad = pad if pad.any() else None
+    else:
         if rule.padding is not None:
             pad = find_padding(cells, form, rule.padding)
         stored = stored_values(cells, form, high_bit=high_bit)

@@ -78,6 +78,14 @@ def assert_is(volume: Volume, expected: dict[str, Any]) -> None:
         np.testing.assert_allclose(unit, expected[direction], atol=1e-4)
 
 
+def test_every_shared_series_is_tried(shared_data: Shared) -> None:
+    listed: set[str] = set()
+    for place in ("real", "synthetic", "failing/real", "failing/synthetic"):
+        listed |= set(json.loads(shared_data(f"geometry/{place}/expected.json").read_text()))
+    apart = {"two_timepoints", "mr_ge_fmri_two_volumes", "mr_philips_enhanced_fmri"}
+    assert listed == {*VOLUMES, *REASONS, *apart}
+
+
 @pytest.mark.parametrize("name", VOLUMES)
 def test_a_shared_series_gives_exactly_the_known_volume(
     shared_data: Shared, tmp_path: Path, name: str

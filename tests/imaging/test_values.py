@@ -245,8 +245,34 @@ def test_floating_point_pixels_are_taken_as_they_are(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("limit", [None, -2.5])
+def test_floating_point_padding_and_what_is_no_number_is_marked(
+    tmp_path: Path, limit: float | None
+) -> None:
+    values = phantom(N).astype(np.float32) / 8
+    values[:, 2, 3], values[:, 4, 5], values[:, 6, 7] = -3.5, np.nan, -3.0
+
+    def change(index: int, data: Dataset) -> None:
+        mr(index, data)
+        del data.PixelData, data.BitsStored, data.HighBit, data.PixelRepresentation
+        data.BitsAllocated = 32
+        data.FloatPixelPaddingValue = -3.5
+        if limit is not None:
+            data.FloatPixelPaddingRangeLimit = limit
+        data.add_new("FloatPixelData", "OF", values[index].tobytes())
+
+    volume = loaded(save(tmp_path, with_cells(phantom(N), change)))
+    expected = np.zeros(values.shape, bool)
+    expected[:, 2, 3] = expected[:, 4, 5] = True
+    expected[:, 6, 7] = limit is not None
+    assert volume.padding is not None
+    np.testing.assert_array_equal(volume.padding, expected)
+    np.testing.assert_array_equal(volume.array, np.where(expected, 0, values))
+
+
 @pytest.mark.parametrize(
-    ("rescale_type", "units"), [("HU", "HU"), ("US", "unknown"), ("ED", "unknown")]
+    ("rescale_type", "units"),
+    [("HU", "HU"), ("US", "unknown"), ("ED", "unknown"), ("Z_EFF", "unknown")],
 )
 def test_ct_is_in_hounsfield_units_only_if_nothing_says_otherwise(
     tmp_path: Path, rescale_type: str, units: str
@@ -255,6 +281,19 @@ def test_ct_is_in_hounsfield_units_only_if_nothing_says_otherwise(
         data.RescaleType = rescale_type
 
     assert loaded(save(tmp_path, with_cells(phantom(N), change))).units == units
+
+
+def test_private_scaling_of_philips_mr_is_left_alone(tmp_path: Path) -> None:
+    def change(index: int, data: Dataset) -> None:
+        mr(index, data)
+        data.RescaleSlope, data.RescaleIntercept = 2, 0
+        data.add_new((0x2005, 0x0010), "LO", "Philips MR Imaging DD 001")
+        data.add_new((0x2005, 0x100E), "FL", 0.004)
+        data.add_new((0x2005, 0x100D), "FL", 7.0)
+
+    volume = loaded(save(tmp_path, with_cells(phantom(N), change)))
+    np.testing.assert_array_equal(volume.array, phantom(N) * 2.0)
+    assert volume.units == "arbitrary"
 
 
 def test_pixels_that_got_shorter_after_the_plan_are_refused(tmp_path: Path) -> None:
