@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from node.imaging.attributes import integer, text, tolerated
-from node.imaging.header_reader import HeaderReader
-from node.imaging.read import read_header
-from node.imaging.series import each_once, find_in_series, mixed_identity
+from node.imaging.series import each_once, find_in_series, mixed_identity, read_series
 from node.imaging.stacks import GridRules, refuse
 from node.imaging.ultrasound import is_frames, plan_frames
 from node.imaging.values import FramesPlan, InstanceFile, Refusal, SourceInstance, VolumePlan
@@ -34,20 +32,12 @@ def find_images(
     Returns:
         Plans and refusals, sorted by series UID and part; files without a readable header first.
     """
-    damaged: list[Found] = []
-    by_series: dict[str, list[SourceInstance]] = defaultdict(list)
-    reader = HeaderReader()
     rules = GridRules(min_slices, tilted)
+    damaged, by_series = read_series(files)
+    found: list[Found] = list(damaged)
     with tolerated():
-        for file in sorted(files, key=lambda file: (str(file.path), file.offset)):
-            instance = read_header(file, reader)
-            if isinstance(instance, Refusal):
-                damaged.append(instance)
-            else:
-                by_series[text(instance.header, "SeriesInstanceUID")].append(instance)
-        found = list(damaged)
-        for series_uid in sorted(by_series):
-            found += _in_series(by_series[series_uid], rules)
+        for instances in by_series:
+            found += _in_series(instances, rules)
     return tuple(found)
 
 

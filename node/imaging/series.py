@@ -40,6 +40,18 @@ def find_volumes(
     Returns:
         Plans and refusals, sorted by series UID and part; files without a readable header first.
     """
+    damaged, by_series = read_series(files)
+    found: list[VolumePlan | Refusal] = list(damaged)
+    with tolerated():
+        for instances in by_series:
+            found += find_in_series(instances, GridRules(min_slices, tilted))
+    return tuple(found)
+
+
+def read_series(
+    files: Sequence[InstanceFile],
+) -> tuple[list[Refusal], list[list[SourceInstance]]]:
+    """Return files without a readable header, and the instances of each series by its UID."""
     damaged: list[Refusal] = []
     by_series: dict[str, list[SourceInstance]] = defaultdict(list)
     reader = HeaderReader()
@@ -50,10 +62,7 @@ def find_volumes(
                 damaged.append(instance)
             else:
                 by_series[text(instance.header, "SeriesInstanceUID")].append(instance)
-        found: list[VolumePlan | Refusal] = list(damaged)
-        for series_uid in sorted(by_series):
-            found += find_in_series(by_series[series_uid], GridRules(min_slices, tilted))
-    return tuple(found)
+    return damaged, [by_series[series_uid] for series_uid in sorted(by_series)]
 
 
 def find_in_series(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from node.imaging.content import tissue_box
 from node.imaging.frame_reader import open_frames
 from node.imaging.images import find_images
 from node.imaging.read import read_folder
@@ -97,6 +98,19 @@ def test_the_nerve_is_found_on_its_pixels_of_every_frame(name: str, tmp_path: Pa
             assert areas == []
         else:
             assert np.mean(areas) == pytest.approx(study.nerve_mm2, rel=0.15)
+
+
+def test_what_is_shown_to_people_is_the_tissue_without_the_name_plate(tmp_path: Path) -> None:
+    boxes = {}
+    for name, screen in (("region", Screen()), ("content", Screen(region=False))):
+        (plan,) = plans_of(written(tmp_path / name, make_ultrasound(9, screen)))
+        with open_frames(plan, colour_accepted=False) as frames:
+            boxes[name] = tissue_box(frames)
+    top, left, bottom, right = Screen().box
+    assert boxes["region"] == (top, left, bottom, right)
+    assert np.abs(np.subtract(boxes["content"], boxes["region"])).max() <= 4
+    assert boxes["content"][0] > 15  # the last row of the name plate is 14
+    assert boxes["content"][3] < right + 6  # where the scale begins
 
 
 def test_another_reader_finds_the_nerve_on_the_right_frames(tmp_path: Path) -> None:
