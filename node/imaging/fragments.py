@@ -50,11 +50,31 @@ def read_frames(instance: SourceInstance, codec: Codec, frames: Sequence[int]) -
             the items do not make up the frames that the header promises.
         OSError: The file cannot be read.
     """
+    groups = locate_frames(instance, codec)
+    return read_located(instance, [groups[frame] for frame in frames])
+
+
+def locate_frames(instance: SourceInstance, codec: Codec) -> list[list[Fragment]]:
+    """Return the fragments of every frame of an instance.
+
+    Raises:
+        CutShortError: As `read_frames`.
+        OSError: The file cannot be read.
+    """
     with open_instance(instance.file) as stream:
         size = instance.file.length or stream.seek(0, 2)
         table, found = _fragments(stream, instance, size)
-        groups = _group(stream, instance, codec, table, found)
-        return [b"".join(_value(stream, part) for part in groups[frame]) for frame in frames]
+        return _group(stream, instance, codec, table, found)
+
+
+def read_located(instance: SourceInstance, frames: Sequence[Sequence[Fragment]]) -> list[bytes]:
+    """Return the compressed bytes of frames whose fragments are known.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open_instance(instance.file) as stream:
+        return [b"".join(_value(stream, part) for part in parts) for parts in frames]
 
 
 def _value(stream: BinaryIO, fragment: Fragment, most: int | None = None) -> bytes:

@@ -26,7 +26,7 @@ from node.imaging.colour import (
 )
 from node.imaging.constant_end import constant_rows, ends_suddenly
 from node.imaging.decode import DecodeFailure, FrameDecoder, FrameTask
-from node.imaging.fragments import CutShortError, read_frames
+from node.imaging.fragments import CutShortError, Fragment, locate_frames, read_located
 from node.imaging.native import NativeReader
 from node.imaging.pixel_format import PixelFormat, ValueRule, pixel_format
 from node.imaging.pixels import stored_values
@@ -83,6 +83,7 @@ class _Reader:
             raise RefusedError(Reason.BAD_HEADER, space, plan.instance)
         self._space = space
         self._table: NDArray[np.uint8] | None = None
+        self._fragments: list[list[Fragment]] | None = None
         if space is Space.PALETTE:
             table = palette_grey(plan.instance.header)
             if isinstance(table, str):
@@ -166,7 +167,9 @@ class _Reader:
         """Return the cells of compressed frames, and what their streams say they are."""
         codec, instance = COMPRESSED[self._place.transfer_syntax], self._plan.instance
         try:
-            streams = read_frames(instance, codec, indices)
+            if self._fragments is None:  # a long cine has thousands: they are followed once
+                self._fragments = locate_frames(instance, codec)
+            streams = read_located(instance, [self._fragments[index] for index in indices])
         except CutShortError as error:
             raise RefusedError(
                 Reason.TRUNCATED_FRAME, f"The pixel element: {error}.", instance

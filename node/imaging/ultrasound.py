@@ -20,6 +20,9 @@ from node.reasons import Reason
 _MODALITIES: Final = ("US", "IVUS")
 _COLOUR_BITS: Final = 8
 
+MOST_FRAMES: Final = 1 << 17
+"""Frames of one image: an hour at 36 a second. A header may promise two thousand million."""
+
 
 def is_frames(instance: SourceInstance) -> bool:
     """Return whether an instance is an ultrasound image: by its class, or captured as one."""
@@ -46,6 +49,8 @@ def plan_frames(instance: SourceInstance) -> FramesPlan | tuple[Reason, str]:
         return Reason.BAD_HEADER, f"Colour of {form.bits_stored} bits is not supported."
     if form.halved and form.columns % 2:
         return Reason.BAD_HEADER, "YBR_FULL_422 needs an even number of columns."
+    if form.frames > MOST_FRAMES:
+        return Reason.BAD_HEADER, f"{form.frames} frames are more than an image may have."
     regions = read_regions(header, form.rows, form.columns)
     notes = list(regions.notes)
     if instance.sop_class_uid not in ULTRASOUND_CLASSES:

@@ -255,6 +255,10 @@ DAMAGED: dict[str, tuple[Callable[[], Dataset], str]] = {
     ),
     "no palette": (lambda: picture(GREY, photometric="PALETTE COLOR"), "bad-header"),
     "strange colour": (lambda: picture(RGB, photometric="CMYK"), "bad-header"),
+    "two thousand million frames": (
+        lambda: _told_frames(rle(picture(np.zeros((2, 1, 1), np.uint8))), 2_000_000_000),
+        "bad-header",
+    ),
     "more frames than bytes": (
         lambda: _told_frames(picture(tissue(2)), 5),
         "truncated-frame",
@@ -272,6 +276,22 @@ def test_damaged_frames_are_refused_by_name(name: str, tmp_path: Path) -> None:
     make, reason = DAMAGED[name]
     (said,) = inspect_folder(save(tmp_path, [make()]))["volumes"]
     assert (said["usable"], said["reason"]) == (False, reason), said
+
+
+@pytest.mark.parametrize("name", ["grey", "run lengths of RGB", "JPEG-LS RGB", "halved colour"])
+def test_any_damage_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    file = next(save(tmp_path / "whole", [STORED[name]()]).glob("*.dcm"))
+    whole = file.read_bytes()
+    rng = np.random.default_rng(17)
+    for round_ in range(12):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 6):
+            data[place] = rng.integers(256)
+        damaged = tmp_path / f"{round_}"
+        damaged.mkdir()
+        (damaged / "a.dcm").write_bytes(data[: rng.integers(300, len(data) + 1)])
+        for each in inspect_folder(damaged)["volumes"]:
+            assert each["usable"] or each["reason"]
 
 
 def test_one_frame_that_a_decoder_filled_up_is_refused_beside_whole_ones(tmp_path: Path) -> None:
