@@ -332,7 +332,7 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
             0, 'intended_use: must say "research use" unless the site sets research = false'
         )
     if card.frames is not None:
-        for mistake in frame_mistakes(card.postprocess, card.quality):
+        for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
             mistakes.note(0, mistake)
     wanted = 2 * card.inference.neighbours + 1
     if card.network.channels != wanted:

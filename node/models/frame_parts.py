@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from node.models.parts import FillHoles, KeepLargest, PostStep, Quality, Voxels
+from node.models.parts import FillHoles, Head, KeepLargest, PostStep, Quality, Stage, Voxels
 from node.strict_toml import Table
 
 MODE: Final = "frames"
 UNITS: Final = "grey"
+HEADS: Final = ("classes", "probability")
 _MOST_ML: Final = 1e6  # max_ml of [[quality.segments]] where the card says nothing
 
 
@@ -82,8 +83,14 @@ def read_frame_voxels(table: Table) -> Voxels:
     return voxels
 
 
-def frame_mistakes(postprocess: Sequence[PostStep], quality: Quality) -> Iterator[str]:
+def frame_mistakes(
+    postprocess: Sequence[PostStep], quality: Quality, head: Head, stage: Stage | None
+) -> Iterator[str]:
     """Yield what a card for frames must not say because it needs a volume."""
+    if head.kind not in HEADS:
+        yield f'head.kind: frames know {" and ".join(HEADS)}, not "{head.kind}"'
+    if stage is not None:
+        yield "stage: a model for frames has no model before it"
     for place, step in enumerate(postprocess, start=1):
         if not isinstance(step, KeepLargest | FillHoles):
             yield f"postprocess[{place}]: frames know keep_largest and fill_holes only"

@@ -133,6 +133,16 @@ MISTAKES = {
         "[[postprocess]]\nstep = 'close'\nlabels = [1]\nradius_mm = 3",
         "keep_largest and fill_holes only",
     ),
+    "tissue fractions": (
+        'outputs = 2\nwidths = [2, 2, 2]\n[head]\nkind = "classes"',
+        'outputs = 1\nwidths = [2, 2, 2]\n[head]\nkind = "occupancy"',
+        "frames know classes and probability",
+    ),
+    "a model before it": (
+        "every = 1",
+        "[stage]\nmodel = 'lung-ct'\nlabels = [1]",
+        "no model before it",
+    ),
     "millilitres": (
         "every = 1",
         "[[quality.segments]]\nnumber = 1\nmin_ml = 3",
