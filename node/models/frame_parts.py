@@ -101,9 +101,11 @@ def frame_mistakes(
         yield "quality: ratios and end_slice_cm2 belong to volumes"
     if any(limits.max_pieces or limits.side or limits.height for limits in quality.segments):
         yield "quality: max_pieces, side and height of a segment belong to volumes"
+    limits_in = quality.input
+    if limits_in and (limits_in.slice_mm or limits_in.pixel_mm or limits_in.slices):
+        yield "quality.input: slice_mm, pixel_mm and slices belong to volumes"
     for name, given in (
         ("outside_body", quality.outside_body < 1.0),
-        ("input", quality.input),
         ("agreement", quality.agreement),
         ("features", quality.features),
     ):

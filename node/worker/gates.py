@@ -10,10 +10,10 @@ from node.models.parts import InputLimits
 from node.models.verdict import Said
 from node.reasons import Reason
 from node.routing.conditions import all_unmet
-from node.worker.selection import header_values
+from node.worker.selection import Plan, header_values
 
 
-def judge_input(plan: VolumePlan, card: Card) -> Refusal | Said:
+def judge_input(plan: Plan, card: Card) -> Refusal | Said:
     """Return what the limits of a card, and of the models before it, say of a volume.
 
     Returns:
@@ -41,12 +41,14 @@ def _chain(card: Card) -> Iterator[Card]:
     yield card
 
 
-def _said(plan: VolumePlan, card: Card) -> Said:
+def _said(plan: Plan, card: Card) -> Said:
     limits = card.quality.input
     if limits is None:
         return []
     outside = Outcome(limits.outside)
-    said = [(outside, text) for text in _grid(plan, limits)]
+    said: list[tuple[Outcome, str]] = []
+    if isinstance(plan, VolumePlan):  # frames have no grid
+        said = [(outside, text) for text in _grid(plan, limits)]
     for outcome, conditions in (
         (Outcome.REVIEW, limits.review),
         (Outcome.REJECT, limits.reject),

@@ -189,6 +189,9 @@ def _segment_frames(
     """Segment an image; it is read while it is segmented, so "read" is only its opening."""
     started = time.monotonic()
     progress.enter("read")
+    said = judge_input(plan, model.card)
+    if isinstance(said, Refusal):
+        return said
     colour_accepted = model.card.frames is not None and model.card.frames.colour
     try:
         with open_frames(plan, colour_accepted=colour_accepted) as frames:
@@ -196,6 +199,7 @@ def _segment_frames(
             reached("read.after")
             progress.enter("infer")
             segmentation = segment_frames(frames, model, progress=progress.at)
+            segmentation = replace(segmentation, verdict=joined(segmentation.verdict, said))
             inferred = time.monotonic()
             reached("infer.after")
             progress.enter("write")
