@@ -24,7 +24,7 @@ from node.strict_toml import Document, Mistakes, Table
 
 AE_TITLE_MAX: Final = 16  # PS3.5 table 6.2-1, VR AE
 MAY: Final = ("echo", "store", "find", "move", "commit")
-TAKES: Final = ("SEG",)
+TAKES: Final = ("SEG", "SR")
 """Result kinds that a peer can be sent; grows with what `results` writes."""
 PROOFS: Final = ("commitment", "lookup", "none")
 ON_REVIEW: Final = ("send", "send-marked", "hold", "drop")

@@ -145,6 +145,7 @@ def _written(part: Part, out: Path) -> dict[str, Any]:
         "spacing_mm": None,
         "segments": [],
         "measurements": [],
+        "findings": [],
         "results": [],
         "verdict": None,
         "seconds": {},
@@ -152,6 +153,8 @@ def _written(part: Part, out: Path) -> dict[str, Any]:
 
 
 def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
+    from node.worker.segment_jobs import findings_said
+
     results = []
     for result in part.results:
         path = out / f"{result.sop_uid}.dcm"
@@ -167,7 +170,7 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
             }
         )
     said = part.results[0].summary if part.results else None
-    verdict = part.segmentation.verdict
+    verdict = part.answer.verdict
     return {
         "series_uid": part.plan.series_uid,
         "part": part.plan.part,
@@ -185,10 +188,11 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
             }
             for segment in (said.segments if said else ())
         ],
-        "measurements": part.segmentation.measurements,
+        "measurements": said.measurements if said else (),
+        "findings": findings_said(said.findings) if said else [],
         "results": results,
         "verdict": {"outcome": verdict.outcome, "reasons": list(verdict.reasons)},
-        "runtime": dict(part.segmentation.runtime),
+        "runtime": dict(part.answer.runtime),
         "seconds": {stage: round(value, 3) for stage, value in part.seconds.items()},
     }
 
@@ -202,9 +206,13 @@ def _print_segmented(volumes: Sequence[dict[str, Any]]) -> None:
         for each in volume["segments"]:
             where = volume["results"][0]["path"]
             outcome = str(volume["verdict"]["outcome"])
-            size = size_text(each)
-            rows.append((volume["series_uid"], each["label"], size, outcome, where))
-    print_table(("series", "segment", "size", "verdict", "written"), rows, empty="No DICOM.")
+            rows.append((volume["series_uid"], each["label"], size_text(each), outcome, where))
+        for each in volume["findings"]:
+            where = volume["results"][0]["path"]
+            outcome = str(volume["verdict"]["outcome"])
+            said = f"{'present' if each['present'] else 'absent'}, {each['probability']:.0%}"
+            rows.append((volume["series_uid"], each["label"], said, outcome, where))
+    print_table(("series", "found", "how much", "verdict", "written"), rows, empty="No DICOM.")
 
 
 class _bar:  # noqa: N801  reads as a phrase: `with _bar() as bar`

@@ -386,6 +386,10 @@ def _job_lines(told: JobStory) -> list[tuple[int, str]]:
         parts = ", ".join(
             f"{s['label']} {size_text(s)}" for s in result.summary.get("segments", ())
         )
+        parts += ", ".join(
+            f"{f['label']} {'present' if f['present'] else 'absent'} ({f['probability']:.0%})"
+            for f in result.summary.get("findings", ())
+        )
         verdict = result.summary.get("verdict", "")
         lines.append((result.created_ms, f"{result.kind} {result.sop_uid}: {parts} ({verdict})"))
         reasons = result.summary.get("reasons", ())

@@ -340,8 +340,38 @@ class Measurement:
     frame: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a classification says yes or no to.
+
+    Attributes:
+        label: What people read, unique in the card.
+        code: What it is.
+        threshold: Present from this probability on.
+        review_within: A probability closer to the threshold than this is for a person.
+    """
+
+    label: str
+    code: Code
+    threshold: float
+    review_within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFinding:
+    """A finding with the probability 0..1 that a model gives it."""
+
+    finding: Finding
+    probability: float
+
+    @property
+    def present(self) -> bool:
+        """Whether the probability reaches the threshold."""
+        return self.probability >= self.finding.threshold
+
+
 class Outcome(StrEnum):
-    """What the verdict says of a segmentation."""
+    """What the verdict says of a segmentation or a classification."""
 
     ACCEPT = "accept"  # within the card's limits
     REVIEW = "review"  # a person should look; delivered unless the route says otherwise
@@ -413,3 +443,26 @@ class Segmentation:
     removed_ml: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     fractions: Fractions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a model says of a whole volume.
+
+    Attributes:
+        findings: Every finding of the card, in its order.
+        verdict: Accept, review or reject.
+        model: What made it.
+        runtime: Facts of the run.
+        seconds: Wall seconds by step.
+    """
+
+    findings: tuple[ScoredFinding, ...]
+    verdict: Verdict
+    model: ModelIdentity
+    runtime: Mapping[str, str]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+Answer = Segmentation | Classification
+"""What a model of either kind gives; each kind of result object is written from one of them."""

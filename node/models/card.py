@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.errors import SetupError, setup_error
-from node.imaging.values import ModelIdentity, Segment
+from node.imaging.values import Finding, ModelIdentity, Segment
 from node.models.chain import stage_card, with_stage
 from node.models.frame_parts import (
     FrameGrid,
@@ -45,6 +45,7 @@ from node.models.parts import (
     labels_used,
 )
 from node.models.sections import (
+    read_findings,
     read_head,
     read_inference,
     read_network,
@@ -61,6 +62,7 @@ from node.settings import Condition, bundled_config, read_conditions
 from node.strict_toml import Document, Mistakes, Table
 
 SCHEMA: Final = 1
+KINDS: Final = ("segmentation", "classification")
 CARD_FILE: Final = "card.toml"
 INFERENCE_RULES: Final = 1
 """Number of the rules by which inference turns a card into labels; raised when code changes the
@@ -83,6 +85,7 @@ _TABLES: Final = (
     "quality",
     "results",
     "scores",
+    "findings",
 )
 
 
@@ -117,6 +120,8 @@ class Card:
         text: card.toml as read.
         stage: Which model runs before this one, None for none.
         first: That model's card, once it was found.
+        kind: `segmentation`, or `classification`, which has findings instead of segments.
+        findings: What a classification says yes or no to, one per output of the network.
     """
 
     folder: Path
@@ -145,6 +150,8 @@ class Card:
     text: str
     stage: Stage | None = None
     first: Card | None = None
+    kind: str = KINDS[0]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def weights_path(self) -> Path:
@@ -176,6 +183,8 @@ class Card:
             "quality": self.quality,
             "results": self.results,
         }
+        if self.kind != KINDS[0]:
+            parts["findings"] = (self.kind, self.findings)
         if self.stage is not None:
             first = stage_card(self)
             parts["stage"] = (self.stage, first.weights.sha256, first.settings_digest)
@@ -251,6 +260,7 @@ def parse_card(text: str, folder: Path) -> Card:
     top = document.top()
     about = document.table("about")
     top.integer("schema", SCHEMA, SCHEMA)
+    kind = top.choice("kind", KINDS, KINDS[0])
     voxels, inference = document.table("voxels"), document.table("inference")
     frames = read_frame_grid(voxels, inference)
     card = Card(
@@ -271,14 +281,16 @@ def parse_card(text: str, folder: Path) -> Card:
         steps=read_steps(document.tables("steps")),
         network=read_network(document.table("network")),
         inference=read_inference(inference),
-        head=read_head(document.table("head")),
+        head=read_head(document.table("head"), kind),
         postprocess=read_postprocess(document.tables("postprocess")),
         segments=read_segments(document.tables("segments")),
         quality=read_quality(document.table("quality")),
-        results=read_results(document.table("results")),
+        results=read_results(document.table("results"), kind),
         scores=document.table("scores").rest(),
         text=text,
         stage=read_stage(document.table("stage")),
+        kind=kind,
+        findings=read_findings(document.tables("findings")),
     )
     top.finish()
     about.finish()
@@ -334,6 +346,8 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
     if card.frames is not None:
         for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
             mistakes.note(0, mistake)
+        if card.kind != KINDS[0] or card.head.kind == "occupancy" or card.stage is not None:
+            mistakes.note(0, "frames are segmented, without fractions and without a [stage]")
     wanted = 2 * card.inference.neighbours + 1
     if card.network.channels != wanted:
         mistakes.note(
@@ -341,6 +355,11 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
             f"network.channels: must be 2 x inference.neighbours + 1 = {wanted}, "
             f"is {card.network.channels}",
         )
+    if card.kind == "classification":
+        _check_findings(card, mistakes)
+        return
+    if card.findings:
+        mistakes.note(0, 'findings: belong to cards of kind = "classification"')
     least = 2 if card.head.kind == "classes" else 1
     if card.network.outputs < least or (least == 1 and card.network.outputs != 1):
         mistakes.note(
@@ -351,6 +370,21 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
         )
         return
     _check_labels(card, mistakes)
+
+
+def _check_findings(card: Card, mistakes: Mistakes) -> None:
+    """Note what a classification cannot have, and outputs without a finding."""
+    if card.segments or card.postprocess:
+        mistakes.note(0, "a classification has findings, no segments and no postprocess")
+    if card.network.outputs != len(card.findings):
+        mistakes.note(
+            0,
+            f"network.outputs: a classification has one output per finding, "
+            f"{len(card.findings)}, is {card.network.outputs}",
+        )
+    quality = card.quality
+    if quality.segments or quality.ratios or quality.agreement or quality.features:
+        mistakes.note(0, "quality: a classification has limits on its input alone")
 
 
 def _check_labels(card: Card, mistakes: Mistakes) -> None:

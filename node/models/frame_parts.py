@@ -97,17 +97,9 @@ def frame_mistakes(
     for limits in quality.segments:
         if limits.min_ml > 0 or limits.max_ml < _MOST_ML:
             yield f"quality: segment {limits.number} of a frame has no volume in ml"
+        if limits.max_pieces or limits.side or limits.height is not None:
+            yield f"quality: max_pieces, side and height of segment {limits.number} need a volume"
     if quality.ratios or quality.end_slice_cm2 > 0:
         yield "quality: ratios and end_slice_cm2 belong to volumes"
-    if any(limits.max_pieces or limits.side or limits.height for limits in quality.segments):
-        yield "quality: max_pieces, side and height of a segment belong to volumes"
-    limits_in = quality.input
-    if limits_in and (limits_in.slice_mm or limits_in.pixel_mm or limits_in.slices):
-        yield "quality.input: slice_mm, pixel_mm and slices belong to volumes"
-    for name, given in (
-        ("outside_body", quality.outside_body < 1.0),
-        ("agreement", quality.agreement),
-        ("features", quality.features),
-    ):
-        if given:
-            yield f"quality.{name} belongs to volumes"
+    if quality.outside_body < 1 or quality.agreement or quality.features:
+        yield "quality: outside_body, agreement and features belong to volumes"

@@ -169,6 +169,7 @@ class Head:
         logit_offset: For `occupancy`: what is added then.
         support_voxels: For `occupancy`: fractions further than this from every voxel of the
             network's grid with at least a half are 0.
+        pool: For a classification: `mean` or `max` of each output over the image.
     """
 
     kind: str
@@ -176,6 +177,7 @@ class Head:
     logit_scale: float = field(default=1.0, metadata=LATER)
     logit_offset: float = field(default=0.0, metadata=LATER)
     support_voxels: int = field(default=2, metadata=LATER)
+    pool: str = field(default="mean", metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

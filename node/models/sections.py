@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Final
 
-from node.imaging.values import Code, Segment
+from node.imaging.values import Code, Finding, Segment
 from node.models.parts import (
     ORIENTATION_LETTERS,
     Add,
@@ -217,9 +217,12 @@ def read_inference(table: Table) -> Inference:
     return inference
 
 
-def read_head(table: Table) -> Head:
-    """Read [head]."""
-    kind = table.choice("kind", ("classes", "probability", "occupancy"))
+def read_head(table: Table, card_kind: str) -> Head:
+    """Read [head] of a card of this kind."""
+    kinds = ("classes", "probability", "occupancy")
+    kind = table.choice("kind", kinds if card_kind == "segmentation" else kinds[:2])
+    if table.has("pool") and card_kind == "segmentation":
+        table.note("pool", 'belongs to cards of kind = "classification"')
     for key in ("logit_scale", "logit_offset", "support_voxels"):
         if table.has(key) and kind != "occupancy":
             table.note(key, 'belongs to kind = "occupancy"')
@@ -231,6 +234,7 @@ def read_head(table: Table) -> Head:
         logit_scale=table.number("logit_scale", 0.01, 100, 1.0),
         logit_offset=table.number("logit_offset", -100, 100, 0.0),
         support_voxels=table.integer("support_voxels", 0, 100, 2),
+        pool=table.choice("pool", ("mean", "max"), "mean"),
     )
     table.finish()
     return head
@@ -457,12 +461,37 @@ def _features(table: Table) -> FeatureLimits:
     return limits
 
 
-def read_results(table: Table) -> Results:
-    """Read [results]."""
+def read_findings(tables: Sequence[Table]) -> tuple[Finding, ...]:
+    """Read [[findings]]."""
+    findings: list[Finding] = []
+    for table in tables:
+        label = table.string("label", longest=64)
+        if not label.isascii() or label in [one.label for one in findings]:
+            table.note("label", f"must be plain ASCII and occur once, is {label!r}")
+        findings.append(
+            Finding(
+                label=label,
+                code=_code(table, "code"),
+                threshold=table.number("threshold", 0.001, 0.999, 0.5),
+                review_within=table.number("review_within", 0, 0.5, 0.0),
+            )
+        )
+        table.finish()
+    return tuple(findings)
+
+
+RESULTS: Final = {"segmentation": "SEG", "classification": "SR"}
+"""What a card of each kind writes."""
+
+
+def read_results(table: Table, card_kind: str) -> Results:
+    """Read [results] of a card of this kind."""
     results = Results(
-        kinds=table.strings("kinds", ["SEG"], choices=TAKES),
+        kinds=table.strings("kinds", [RESULTS[card_kind]], choices=TAKES),
         series_description=table.string("series_description", longest=64),
         series_number=table.integer("series_number", 1, 2**31 - 1, 9001),
     )
+    if any(kind in TAKES and kind != RESULTS[card_kind] for kind in results.kinds):
+        table.note("kinds", f"a {card_kind} is written as {RESULTS[card_kind]}")
     table.finish()
     return results

@@ -13,7 +13,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from node.imaging.values import Outcome, Refusal, Segmentation, Verdict, Volume
+from node.imaging.values import (
+    Answer,
+    Classification,
+    Outcome,
+    Refusal,
+    Segmentation,
+    Verdict,
+    Volume,
+)
+from node.models.classify import classify_volume
 from node.models.fit import refusal_of
 from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel
@@ -22,10 +31,10 @@ from node.models.verdict import joined
 from node.reasons import Reason
 
 
-def segment_in_stages(
+def run_in_stages(
     volume: Volume, model: LoadedModel, *, progress: Callable[[float], None] = lambda _: None
-) -> Segmentation | Refusal:
-    """Segment a volume by a model and, before it, by the models that its card names.
+) -> Answer | Refusal:
+    """Run a model of either kind on a volume and, before it, the models that its card names.
 
     Args:
         volume: A volume that `fit.refusal_of` does not refuse for this model.
@@ -33,13 +42,12 @@ def segment_in_stages(
         progress: Called with the share 0..1 of all networks' work that is done.
 
     Returns:
-        The last model's segmentation, or a refusal: a model before it does not take the volume,
+        The last model's answer, or a refusal: a model before it does not take the volume,
         rejects its own result or finds nothing.
     """
     first, stage = model.first, model.card.stage
     if first is None or stage is None:
-        torch.set_num_threads(model.threads)  # a model that ran before may have had another number
-        return segment_volume(volume, model, progress=progress)
+        return _run(volume, model, None, progress)
     if refusal := refusal_of(volume, first.card):
         return refusal
     before = segment_in_stages(volume, first, progress=lambda share: progress(share / 2))
@@ -61,19 +69,35 @@ def segment_in_stages(
             f"{model.card.name} did not run, because {name} found nothing to which it could be "
             "limited.",
         )
-    torch.set_num_threads(model.threads)
-    found = segment_volume(
-        volume,
-        model,
-        region=Region(mask, stage),
-        progress=lambda share: progress(0.5 + share / 2),
-    )
+    found = _run(volume, model, Region(mask, stage), lambda share: progress(0.5 + share / 2))
     return replace(
         found,
         verdict=_with(found.verdict, before.verdict, name),
         runtime={**found.runtime, **_facts(before)},
         seconds={**found.seconds, "stage": before.seconds["total"]},
     )
+
+
+def segment_in_stages(
+    volume: Volume, model: LoadedModel, *, progress: Callable[[float], None] = lambda _: None
+) -> Segmentation | Refusal:
+    """As `run_in_stages`, for a model whose card is a segmentation."""
+    found = run_in_stages(volume, model, progress=progress)
+    if isinstance(found, Classification):
+        raise TypeError(f"{model.card.name} is no segmentation")
+    return found
+
+
+def _run(
+    volume: Volume,
+    model: LoadedModel,
+    region: Region | None,
+    progress: Callable[[float], None],
+) -> Answer:
+    torch.set_num_threads(model.threads)  # a model that ran before may have had another number
+    if model.card.kind == "classification":
+        return classify_volume(volume, model, region=region, progress=progress)
+    return segment_volume(volume, model, region=region, progress=progress)
 
 
 def _with(own: Verdict, before: Verdict, name: str) -> Verdict:

@@ -16,10 +16,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import SegmentationStorage
 
 from node.imaging.values import FramesPlan, Refusal, Segmentation
 from node.results.explicit import element, sequence
 from node.results.identity import read_identity
+from node.results.part10 import object_file
 from node.results.seg import (
     SegFrame,
     WrittenSeg,
@@ -27,7 +29,6 @@ from node.results.seg import (
     derivation_of,
     label_counts,
     lossy_history,
-    object_file,
     packed_frames,
     references,
 )
@@ -99,7 +100,8 @@ def frames_seg(
         0x52009229: sequence(0x52009229, [b""]),
         0x52009230: sequence(0x52009230, _frame_groups(frames, plan)),
     }
-    data, sop_uid = object_file(elements, list(packed_frames(segmentation.labels, frames)))
+    pixels = list(packed_frames(segmentation.labels, frames))
+    data, sop_uid = object_file(elements, SegmentationStorage, pixels)
     return WrittenSeg(
         data=data,
         sop_uid=sop_uid,

@@ -115,9 +115,20 @@ def name_faults(data: bytes, seg: Dataset, source: Sourced) -> Iterator[str]:
         yield "The result stands in the series of its source."
 
 
-def identity_faults(seg: Dataset, source: Sourced, headers: Sequence[Dataset]) -> Iterator[str]:
-    """Yield where the object is not of the patient and study of every source instance."""
+def identity_faults(
+    seg: Dataset, source: Sourced, headers: Sequence[Dataset], *, without: Sequence[int] = ()
+) -> Iterator[str]:
+    """Yield where the object is not of the patient and study of every source instance.
+
+    Args:
+        seg: The object.
+        source: What it was made from.
+        headers: Of every instance of it, nothing decoded yet.
+        without: Elements that this kind of object does not carry.
+    """
     for tag in identity_tags(source):
+        if tag in without:
+            continue
         if not _same(seg, headers[0], tag):
             yield f"{keyword_for_tag(tag)} is not what the source says."
     for instance, header in zip(source.instances, headers, strict=True):

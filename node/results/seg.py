@@ -15,10 +15,9 @@ helps nobody. What readers have been seen to get wrong is decided here:
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -26,20 +25,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import SegmentationStorage
 
 from node.imaging.attributes import numbers, text, texts
 from node.imaging.values import Labels, Refusal, Segmentation, Sourced, Volume
 from node.results.explicit import element, sequence
 from node.results.identity import Identity, read_identity
-from node.results.part10 import file_head
+from node.results.part10 import object_file
 from node.results.planes import Planes, read_planes
 from node.results.template import NodeFacts, equipment_sequence, seg_template
-from node.results.uids import content_uid, derived_uid
-
-_SOP_INSTANCE_UID: Final = 0x00080018
-_LONGEST_PIXELS: Final = 0xFFFFFFFE
-"""Native pixel data has a 32-bit length of even value (PS3.5 7.1.2)."""
+from node.results.uids import derived_uid
 
 _FRAMES_AT_ONCE: Final = 8
 """Eight frames of any size end on a byte, so they can be packed apart from all others."""
@@ -133,7 +128,8 @@ def binary_seg(
     }
     if _contiguous(frames):
         elements[0x00209311] = element(0x00209311, "CS", b"3D")
-    data, sop_uid = object_file(elements, list(packed_frames(segmentation.labels, frames)))
+    pixels = list(packed_frames(segmentation.labels, frames))
+    data, sop_uid = object_file(elements, SegmentationStorage, pixels)
     return WrittenSeg(
         data=data,
         sop_uid=sop_uid,
@@ -326,27 +322,3 @@ def references(source: Sourced, identity: Identity) -> dict[int, bytes]:
         0x00081115: sequence(0x00081115, [series]),
         0x00082112: sequence(0x00082112, pairs),
     }
-
-
-def object_file(elements: Mapping[int, bytes], pixels: Sequence[bytes]) -> tuple[bytes, str]:
-    """Return the PS3.10 file and its SOP Instance UID, which follows from all other bytes.
-
-    Args:
-        elements: Everything but SOP Instance UID and Pixel Data, which comes last.
-        pixels: Pixel Data in pieces; a large object is put together once.
-    """
-    length = sum(map(len, pixels))
-    if length > _LONGEST_PIXELS:
-        raise ValueError(f"{length} bytes of pixels do not fit one object")
-    before = [elements[tag] for tag in sorted(elements) if tag < _SOP_INSTANCE_UID]
-    behind = [elements[tag] for tag in sorted(elements) if tag > _SOP_INSTANCE_UID]
-    behind.append(b"\xe0\x7f\x10\x00OB" + struct.pack("<HI", 0, length + length % 2))
-    behind.extend(pixels)
-    behind.append(b"\0" * (length % 2))
-    digest = hashlib.sha256()
-    for piece in (*before, *behind):
-        digest.update(piece)
-    sop_uid = content_uid(digest.hexdigest())
-    head = file_head(SegmentationStorage, sop_uid, ExplicitVRLittleEndian)
-    own = element(_SOP_INSTANCE_UID, "UI", sop_uid.encode())
-    return b"".join([head, *before, own, *behind]), sop_uid

@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from node.errors import setup_error
 from node.imaging.attributes import integer
-from node.imaging.values import Code, Segment, Segmentation, Sourced
+from node.imaging.values import Answer, Code, Segment, Segmentation, Sourced
 from node.results.explicit import element, sequence, written
 from node.results.uids import ENCODER_VERSION, IMPLEMENTATION_CLASS_UID, derived_uid
 
@@ -117,7 +117,7 @@ def seg_template(
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(segment, segmentation, key) for segment in segments],
         series_instance_uid=series_uid,
-        series_number=_series_number(source, model.series_number),
+        series_number=series_number(source, model.series_number),
         sop_instance_uid=derived_uid("placeholder"),
         instance_number=source.part,
         manufacturer=MANUFACTURER,
@@ -137,7 +137,7 @@ def seg_template(
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     _replace_chance(made, key)
-    _use_long_code_values(made)
+    use_long_code_values(made)
     made.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
     for keyword in _FILED_LATER:
         if keyword in made:
@@ -145,7 +145,7 @@ def seg_template(
     return {int(tag): written(made[tag]) for tag in sorted(made.keys())}
 
 
-def series_description(segmentation: Segmentation, *, marked: bool = False) -> str:
+def series_description(segmentation: Answer, *, marked: bool = False) -> str:
     """Return what a reader sees first: that a machine made it, which one, and for what use.
 
     A marked one begins with the verdict; 64 characters hold it whole, the name is cut.
@@ -158,7 +158,7 @@ def series_description(segmentation: Segmentation, *, marked: bool = False) -> s
     return ascii_text(f"{mark}AI {named}", 64 - len(ending)) + ending
 
 
-def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFacts) -> bytes:
+def equipment_sequence(source: bytes, segmentation: Answer, node: NodeFacts) -> bytes:
     """Return Contributing Equipment Sequence (0018,A001).
 
     Args:
@@ -168,7 +168,8 @@ def equipment_sequence(source: bytes, segmentation: Segmentation, node: NodeFact
     """
     model = segmentation.model
     about = (
-        f"Segmentation model {model.name} {model.version}, weights {model.digest[:16]}, "
+        f"{type(segmentation).__name__} model {model.name} {model.version}, "
+        f"weights {model.digest[:16]}, "
         f"settings {model.settings_digest[:16]}. {model.intended_use}"
     )
     if model.first is not None:
@@ -245,8 +246,8 @@ def _described(
     described = highdicom.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=label,
-        segmented_property_category=_code(segment.category),
-        segmented_property_type=_code(segment.type),
+        segmented_property_category=dicom_code(segment.category),
+        segmented_property_type=dicom_code(segment.type),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=ascii_text(model.name, 64),
@@ -260,18 +261,20 @@ def _described(
         ),
         tracking_uid=derived_uid("tracking", key, str(segment.number)),
         tracking_id=f"{ascii_text(model.name, 64)} {label}",
-        anatomic_regions=[_code(segment.region)] if segment.region else None,
+        anatomic_regions=[dicom_code(segment.region)] if segment.region else None,
         display_color=highdicom.color.CIELabColor.from_rgb(*segment.colour),
     )
     if segment.modifiers:
         kind = described.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [
-            highdicom.sr.CodedConcept.from_code(_code(modifier)) for modifier in segment.modifiers
+            highdicom.sr.CodedConcept.from_code(dicom_code(modifier))
+            for modifier in segment.modifiers
         ]
     return described
 
 
-def _code(code: Code) -> DicomCode:
+def dicom_code(code: Code) -> DicomCode:
+    """Return a code as highdicom takes it, its meaning in ASCII."""
     return DicomCode(code.value, code.scheme, ascii_text(code.meaning, 64))
 
 
@@ -302,7 +305,7 @@ def _replace_chance(made: Dataset, key: str) -> None:
         index.DimensionOrganizationUID = uid
 
 
-def _use_long_code_values(made: Dataset) -> None:
+def use_long_code_values(made: Dataset) -> None:
     """Move code values that SH cannot hold to Long Code Value (0008,0119), PS3.3 8.1."""
 
     def move(item: Dataset, given: DataElement) -> None:
@@ -313,7 +316,7 @@ def _use_long_code_values(made: Dataset) -> None:
     made.walk(move)
 
 
-def _series_number(source: Sourced, first: int) -> int:
+def series_number(source: Sourced, first: int) -> int:
     """Return a number of the model's range that lets people see which series it belongs to."""
     return first + (integer(source.instances[0].header, "SeriesNumber") or 0) % 1000
 

@@ -11,22 +11,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+)
 
 from node.imaging.attributes import tolerated
 from node.imaging.values import (
     VOLUME,
+    Answer,
+    Classification,
     Code,
     FramesPlan,
     Measurement,
     Outcome,
     Refusal,
+    ScoredFinding,
     Segment,
     Segmentation,
     Volume,
 )
 from node.results.frames_seg import frames_seg
-from node.results.seg import WrittenSeg, binary_seg
+from node.results.report import classification_report
+from node.results.seg import binary_seg
 from node.results.template import NodeFacts
 from node.results.uids import result_key, volume_inputs
 
@@ -74,6 +82,7 @@ class ResultSummary:
     verdict: Outcome
     reasons: tuple[str, ...]
     measurements: tuple[Measurement, ...] = ()
+    findings: tuple[ScoredFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,8 @@ class ResultObject:
     """One DICOM object, complete.
 
     Attributes:
-        kind: `SEG`.
-        encoding: `BINARY`.
+        kind: `SEG` or `SR`.
+        encoding: `BINARY`; empty for an SR.
         sop_class: SOP Class UID.
         sop_uid: SOP Instance UID; follows from the bytes.
         series_uid: Series Instance UID of the result.
@@ -90,7 +99,7 @@ class ResultObject:
         data: The PS3.10 file.
         digest: SHA-256 of `data`, hex.
         key: What it was made from (`uids.result_key`), hex.
-        summary: Segments and verdict.
+        summary: Segments or findings, and the verdict.
     """
 
     kind: str
@@ -107,20 +116,20 @@ class ResultObject:
 
 def write_results(
     source: Volume | FramesPlan,
-    segmentation: Segmentation,
+    answer: Answer,
     *,
     node: NodeFacts,
     kinds: Sequence[str] = ("SEG",),
     marks: Sequence[str] = (),
     empty_patient_id_allowed: bool = False,
 ) -> tuple[ResultObject, ...] | Refusal:
-    """Write a segmentation as DICOM objects, one per kind.
+    """Write what a model gave as DICOM objects, one per kind.
 
     Args:
         source: A volume or frames, with the files they were read from.
-        segmentation: Labels on its grid.
+        answer: Labels on its grid, or findings of a volume.
         node: Who makes the objects; part of their bytes.
-        kinds: Which objects; so far `SEG`.
+        kinds: Which objects: `SEG` of a segmentation, `SR` of a classification.
         marks: Verdicts whose results say so in their series description; part of the key.
         empty_patient_id_allowed: Take a source without patient ID if it has a name and a birth
             date.
@@ -133,51 +142,110 @@ def write_results(
         ValueError: A kind is unknown, or labels and volume do not fit.
         SetupError: The card's segments cannot be written.
     """
-    unknown = sorted(set(kinds) - {"SEG"})
+    possible = "SEG" if isinstance(answer, Segmentation) else "SR"
+    unknown = sorted(set(kinds) - {possible})
     if unknown:
-        raise ValueError(f"unknown kinds of result: {', '.join(unknown)}")
+        raise ValueError(f"a {type(answer).__name__} is not written as {', '.join(unknown)}")
     written = []
     for kind in kinds:
         key = result_key(
             volume_inputs(source),
-            model_digest=segmentation.model.digest,
-            settings_digest=segmentation.model.settings_digest,
+            model_digest=answer.model.digest,
+            settings_digest=answer.model.settings_digest,
             kind=kind,
             marks=marks,
         )
         with tolerated():
-            marked = segmentation.verdict.outcome in marks
-            if isinstance(source, FramesPlan):
-                made = frames_seg(
+            if isinstance(answer, Classification):
+                result = _report(
                     source,
-                    segmentation,
+                    answer,
                     key=key,
                     node=node,
-                    marked=marked,
+                    marked=answer.verdict.outcome in marks,
                     empty_patient_id_allowed=empty_patient_id_allowed,
                 )
             else:
-                made = binary_seg(
+                result = _seg(
                     source,
-                    segmentation,
+                    answer,
                     key=key,
                     node=node,
-                    marked=marked,
+                    marked=answer.verdict.outcome in marks,
                     empty_patient_id_allowed=empty_patient_id_allowed,
                 )
-        if isinstance(made, Refusal):
-            return made
-        written.append(_result(kind, key, made, source, segmentation))
+        if isinstance(result, Refusal):
+            return result
+        written.append(result)
     return tuple(written)
 
 
-def _result(
-    kind: str,
+def _report(
+    source: Volume | FramesPlan,
+    answer: Classification,
+    *,
     key: str,
-    made: WrittenSeg,
+    node: NodeFacts,
+    marked: bool,
+    empty_patient_id_allowed: bool,
+) -> ResultObject | Refusal:
+    if isinstance(source, FramesPlan):
+        raise TypeError("a classification is one of a volume")
+    made = classification_report(
+        source,
+        answer,
+        key=key,
+        node=node,
+        marked=marked,
+        empty_patient_id_allowed=empty_patient_id_allowed,
+    )
+    if isinstance(made, Refusal):
+        return made
+    return ResultObject(
+        kind="SR",
+        encoding="",
+        sop_class=str(Comprehensive3DSRStorage),
+        sop_uid=made.sop_uid,
+        series_uid=made.series_uid,
+        transfer_syntax=str(ExplicitVRLittleEndian),
+        data=made.data,
+        digest=hashlib.sha256(made.data).hexdigest(),
+        key=key,
+        summary=ResultSummary(
+            (), answer.verdict.outcome, answer.verdict.reasons, findings=answer.findings
+        ),
+    )
+
+
+def _seg(
     source: Volume | FramesPlan,
     segmentation: Segmentation,
-) -> ResultObject:
+    *,
+    key: str,
+    node: NodeFacts,
+    marked: bool,
+    empty_patient_id_allowed: bool,
+) -> ResultObject | Refusal:
+    if isinstance(source, FramesPlan):
+        made = frames_seg(
+            source,
+            segmentation,
+            key=key,
+            node=node,
+            marked=marked,
+            empty_patient_id_allowed=empty_patient_id_allowed,
+        )
+    else:
+        made = binary_seg(
+            source,
+            segmentation,
+            key=key,
+            node=node,
+            marked=marked,
+            empty_patient_id_allowed=empty_patient_id_allowed,
+        )
+    if isinstance(made, Refusal):
+        return made
     measured = None
     if segmentation.fractions is not None:
         measured = {m.segment: m.value for m in segmentation.measurements if m.name == VOLUME}
@@ -199,7 +267,7 @@ def _result(
         for segment, voxels in zip(ordered, made.voxels, strict=True)
     )
     return ResultObject(
-        kind=kind,
+        kind="SEG",
         encoding="BINARY",
         sop_class=str(SegmentationStorage),
         sop_uid=made.sop_uid,

@@ -15,7 +15,7 @@ from node.web.context import Web, render, web_of
 from node.web.people import require
 from node.web.pictures import slices_of
 from node.web.stages import study_tag, verdict_tag
-from node.web.timeline import Button, Step, segments_of, study_buttons, tell
+from node.web.timeline import Button, Step, findings_of, segments_of, study_buttons, tell
 from node.web.verdict import Tag
 from storage.database import reading
 from storage.results import ResultRow
@@ -26,7 +26,7 @@ from storage.tables import JobState, StudyState
 
 @dataclass(frozen=True, slots=True)
 class SegmentLine:
-    """One segment of a result and its volume in words."""
+    """One segment of a result and its volume in words; or a finding and its probability."""
 
     label: str
     volume: str
@@ -182,7 +182,7 @@ def _result(result: ResultRow, uid: str, shown: int | None) -> ResultView:
         title=f"{result.kind} by {result.model}{replaced}",
         tag=verdict_tag(str(result.summary.get("verdict", ""))),
         reasons=tuple(str(reason) for reason in result.summary.get("reasons", ())),
-        segments=tuple(SegmentLine(label, size) for label, size in segments_of(result)),
+        segments=tuple(SegmentLine(*line) for line in (*segments_of(result), *findings_of(result))),
         pictures=f"/studies/{uid}/results/{result.id}/pictures",
         slices=slices,
         shown=min(max(wanted, 1), max(slices, 1)),

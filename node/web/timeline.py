@@ -343,7 +343,9 @@ def _made(story: StudyStory) -> Iterator[Step]:
             level=Level.QUIET if replaced else Level.WELL,
             word="replaced" if replaced else "",
             text=f"Verdict: {verdict}." if verdict else "",
-            notes=tuple(f"{label}: {size}" for label, size in segments_of(result)),
+            notes=tuple(
+                f"{label}: {said}" for label, said in (*segments_of(result), *findings_of(result))
+            ),
         )
 
 
@@ -351,6 +353,18 @@ def segments_of(result: ResultRow) -> list[tuple[str, str]]:
     """Return label and size in words of the segments in a result's summary."""
     found = result.summary.get("segments", [])
     return [(str(each["label"]), size_text(each)) for each in found]
+
+
+def findings_of(result: ResultRow) -> list[tuple[str, str]]:
+    """Return label and words of the findings in a result's summary."""
+    found = result.summary.get("findings", [])
+    return [
+        (
+            str(each["label"]),
+            f"{'present' if each['present'] else 'absent'}, {float(each['probability']):.0%}",
+        )
+        for each in found
+    ]
 
 
 def _delivered(story: StudyStory, address: str, now_ms: int) -> Iterator[Step]:

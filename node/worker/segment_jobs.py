@@ -20,7 +20,14 @@ import structlog
 
 from node.errors import LimnerError, PassingError
 from node.faultpoints import reached
-from node.imaging.values import InstanceFile, Outcome, Refusal
+from node.imaging.values import (
+    Answer,
+    InstanceFile,
+    Outcome,
+    Refusal,
+    ScoredFinding,
+    Segmentation,
+)
 from node.models.card import Card
 from node.models.loaded import LoadedModel, load_model
 from node.results.pictures import pack_pictures
@@ -185,9 +192,11 @@ class SegmentWorker:
         stored = []
         seconds: dict[str, float] = {}
         for each in made:
-            packed, index = pack_pictures(each.pictures)
-            pictures = self.store.put(packed, kind="pictures")
-            shown: dict[str, object] = {"object": pictures.name, "index": [list(p) for p in index]}
+            shown: dict[str, object] = {}
+            if each.pictures:
+                packed, index = pack_pictures(each.pictures)
+                pictures = self.store.put(packed, kind="pictures")
+                shown = {"object": pictures.name, "index": [list(place) for place in index]}
             for result in each.results:
                 place = self.store.put(result.data, kind="results")
                 stored.append(_StoredResult(result, place, shown))
@@ -341,10 +350,16 @@ def _outcome(made: Sequence[Segmented]) -> str:
     """Return the words that stand in the job's row."""
     if not made:
         return "made before; the stored result is the result"
-    rejected = [e.segmentation.verdict for e in made if e.segmentation.verdict.outcome is _REJECT]
+    rejected = [e.answer.verdict for e in made if e.answer.verdict.outcome is _REJECT]
     if rejected:
         return "rejected: " + "; ".join(rejected[0].reasons)
-    return "findings" if any(each.segmentation.labels.any() for each in made) else "no-finding"
+    return "findings" if any(_found(each.answer) for each in made) else "no-finding"
+
+
+def _found(answer: Answer) -> bool:
+    if isinstance(answer, Segmentation):
+        return bool(answer.labels.any())
+    return any(finding.present for finding in answer.findings)
 
 
 def _summary(result: ResultObject) -> dict[str, object]:
@@ -364,7 +379,22 @@ def _summary(result: ResultObject) -> dict[str, object]:
         "verdict": str(said.verdict),
         "reasons": list(said.reasons),
         "measurements": [dataclasses.asdict(one) for one in said.measurements],
+        "findings": findings_said(said.findings),
     }
+
+
+def findings_said(findings: Sequence[ScoredFinding]) -> list[dict[str, object]]:
+    """Return findings as rows and JSON hold them."""
+    return [
+        {
+            "label": one.finding.label,
+            "code": dataclasses.asdict(one.finding.code),
+            "probability": round(one.probability, 4),
+            "threshold": one.finding.threshold,
+            "present": one.present,
+        }
+        for one in findings
+    ]
 
 
 def _refused(refusals: Sequence[Refusal]) -> _Done:

@@ -17,17 +17,26 @@ from node.imaging.frame_reader import open_frames
 from node.imaging.images import find_images
 from node.imaging.inspect_frames import frames_refusal
 from node.imaging.planes import RefusedError
-from node.imaging.values import FramesPlan, InstanceFile, Refusal, Segmentation, VolumePlan
+from node.imaging.values import (
+    Answer,
+    FramesPlan,
+    InstanceFile,
+    Refusal,
+    Segmentation,
+    Volume,
+    VolumePlan,
+)
 from node.imaging.volume import load_volume
 from node.models.fit import refusal_of
 from node.models.frames import segment_frames
 from node.models.loaded import LoadedModel
-from node.models.stages import segment_in_stages
+from node.models.stages import run_in_stages
 from node.models.verdict import joined
 from node.results.frame_pictures import frame_pictures
 from node.results.frames_gate import check_frames_result
 from node.results.gate import check_result
 from node.results.pictures import overlay_pictures
+from node.results.report_gate import check_report
 from node.results.uids import result_key, volume_inputs
 from node.results.write import NodeFacts, ResultObject, write_results
 from node.worker.gates import judge_input
@@ -40,18 +49,18 @@ class GateError(LimnerError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmented:
-    """One volume or image that was segmented.
+    """One volume or image on which a model ran: segmented, or classified.
 
     Attributes:
         plan: What was read.
-        segmentation: Labels, measurements, verdict.
+        answer: Labels and measurements, or findings; with the verdict.
         results: The objects, each passed by the gate.
-        pictures: One JPEG per slice or frame, in their order.
+        pictures: One JPEG per slice or frame, in their order; none of a classification.
         seconds: Wall seconds of read, infer and write.
     """
 
     plan: Plan
-    segmentation: Segmentation
+    answer: Answer
     results: tuple[ResultObject, ...]
     pictures: tuple[bytes, ...]
     seconds: dict[str, float]
@@ -159,24 +168,31 @@ def _segment(
     read = time.monotonic()
     reached("read.after")
     progress.enter("infer")
-    segmentation = segment_in_stages(volume, model, progress=progress.at)
-    if isinstance(segmentation, Refusal):
-        return segmentation
-    segmentation = replace(segmentation, verdict=joined(segmentation.verdict, said))
+    answer = run_in_stages(volume, model, progress=progress.at)
+    if isinstance(answer, Refusal):
+        return answer
+    answer = replace(answer, verdict=joined(answer.verdict, said))
     inferred = time.monotonic()
     reached("infer.after")
     progress.enter("write")
-    written = write_results(
-        volume, segmentation, node=node, kinds=model.card.results.kinds, marks=marks
-    )
+    written = write_results(volume, answer, node=node, kinds=model.card.results.kinds, marks=marks)
     if isinstance(written, Refusal):
         return written
     for result in written:
-        _pass_gate(result, volume.series_uid, check_result(result.data, volume, segmentation))
-    pictures = tuple(overlay_pictures(volume, segmentation))
+        _pass_gate(result, volume.series_uid, _faults(result, volume, answer))
+    pictures: tuple[bytes, ...] = ()
+    if isinstance(answer, Segmentation):
+        pictures = tuple(overlay_pictures(volume, answer))
     ended = time.monotonic()
     seconds = {"read": read - started, "infer": inferred - read, "write": ended - inferred}
-    return Segmented(plan, segmentation, tuple(written), pictures, seconds)
+    return Segmented(plan, answer, tuple(written), pictures, seconds)
+
+
+def _faults(result: ResultObject, volume: Volume, answer: Answer) -> tuple[str, ...]:
+    """Return what the gate of the object's kind finds."""
+    if isinstance(answer, Segmentation):
+        return check_result(result.data, volume, answer)
+    return check_report(result.data, volume, answer)
 
 
 def _segment_frames(

@@ -15,6 +15,27 @@ NETWORK = (
 PROBABILITY = 'kind = "probability"'
 
 
+CLASSIFICATION = """
+[[findings]]
+label = "Bright thing"
+code = "27925004, SCT, Nodule"
+threshold = 0.5
+review_within = {within}
+"""
+
+
+def write_classifier(
+    folder: Path, *, head: str = PROBABILITY, within: float = 0.0, more: str = ""
+) -> Card:
+    """Write a model that says how bright a volume is: its one output, a score as above."""
+    card = write_handing(folder, name="bright")
+    text = card.text.replace(card.weights.sha256, "{sha256}").replace(PROBABILITY, head)
+    text = text.replace('version = "1"', 'version = "1"\nkind = "classification"')
+    start, end = text.index("[[segments]]"), text.index("[results]")
+    text = text[:start] + CLASSIFICATION.replace("{within}", str(within)) + more + text[end:]
+    return write_model(folder / "bright", text, identity_network(card.network))
+
+
 def write_handing(
     folder: Path,
     *,

@@ -46,8 +46,8 @@ def test_a_grid_outside_the_limits_is_told_or_refused(
 ) -> None:
     part = run(tmp_path / "review", files, GRID.format(outside="review", limit=limit))
     assert isinstance(part, Segmented)
-    assert part.segmentation.verdict.outcome is Outcome.REVIEW
-    assert any(said in reason for reason in part.segmentation.verdict.reasons)
+    assert part.answer.verdict.outcome is Outcome.REVIEW
+    assert any(said in reason for reason in part.answer.verdict.reasons)
     refused = run(tmp_path / "reject", files, GRID.format(outside="reject", limit=limit))
     assert isinstance(refused, Refusal)
     assert refused.reason is Reason.INPUT_REJECTED
@@ -59,9 +59,9 @@ def test_a_header_is_asked_before_pixels(tmp_path: Path, files: tuple[InstanceFi
     thin = "[quality.input.review]\nSliceThickness = { at_most = 2 }\n"
     part = run(tmp_path / "review", files, thin)
     assert isinstance(part, Segmented)
-    assert "SliceThickness is '3', wanted at most 2." in part.segmentation.verdict.reasons
+    assert "SliceThickness is '3', wanted at most 2." in part.answer.verdict.reasons
     refused = run(tmp_path / "reject", files, thin.replace("review", "reject"))
     assert isinstance(refused, Refusal)
     good = run(tmp_path / "good", files, thin.replace("at_most = 2", "at_most = 3"))
     assert isinstance(good, Segmented)
-    assert good.segmentation.verdict.outcome is Outcome.ACCEPT
+    assert good.answer.verdict.outcome is Outcome.ACCEPT
