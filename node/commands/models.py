@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
+from node.commands.progress import Training
 from node.settings import bundled_config
+
+if TYPE_CHECKING:
+    from node.models.card import Card
 
 
 @click.group()
@@ -137,32 +142,80 @@ def convert(weights: Path, folder: Path) -> None:
 @click.command()
 @click.argument("recipe")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of cases with references, for a recipe that learns from them.",
+)  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0.01), help="Stop after so much training.")
+@click.option("--steps", type=click.IntRange(1), help="Stop after so many steps; repeats exactly.")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=None, help="Fewer steps, for a try.")
-def train(recipe: str, out: Path, seed: int, steps: int | None) -> None:
-    """Train the model of RECIPE again from phantoms: the same seed gives the same weights.
+@click.option("--fold", type=click.IntRange(0), default=0, show_default=True,
+              help="Which set of patients is held out.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
+              help="Threads; more than one may change the last bits.")  # fmt: skip
+@click.option("--bf16", is_flag=True, help="Compute in bf16 where the processor can.")
+@json_option
+def train(
+    recipe: str,
+    out: Path,
+    data: Path | None,
+    minutes: float | None,
+    steps: int | None,
+    seed: int,
+    fold: int,
+    threads: int,
+    bf16: bool,
+    as_json: bool,
+) -> None:
+    """Train the model of RECIPE, score it on patients it did not see, and write its folder.
+
+    With a number of steps the same seed gives the same weights. A training that was killed goes
+    on where it stood when the same command is given again.
 
     \b
     Example:
       limner train lung-ct --out scratch/lung-ct --seed 1
+      limner train hippocampus --data mr-hippocampus/ --out scratch/hippocampus --minutes 10
     """
+    import time
     from dataclasses import replace
 
-    from node.training.train import RECIPES, train_model
-    from node.training.trainer import Progress
+    from node.models.card import load_card
+    from node.models.memory import tune_allocator
+
+    tune_allocator()
+    from node.training.train import RECIPES, states_of, train_model
+    from node.training.trainer import Means
 
     if recipe not in RECIPES:
         raise click.UsageError(f"there is no recipe '{recipe}'; recipes: {', '.join(RECIPES)}")
-    budget = RECIPES[recipe].budget
-    said = [0.0]
-
-    def tell(progress: Progress) -> None:
-        if progress.share == 1.0 or progress.share - said[0] >= 0.02 or progress.share < said[0]:
-            said[0] = progress.share
-            loss = f", loss {progress.loss:.3f}" if progress.loss else ""
-            click.echo(f"{progress.stage} {progress.share:.0%}{loss}", err=True)
-
-    train_model(recipe, out, seed, replace(budget, steps=steps) if steps else budget, tell)
+    if minutes is not None and steps is not None:
+        raise click.UsageError("--minutes and --steps exclude each other")
+    source = RECIPES[recipe].data
+    if source is not None and data is None:
+        raise click.UsageError(f"'{recipe}' learns from cases: give --data ({source.credit})")
+    if source is not None and fold >= source.splitting.folds:
+        raise click.UsageError(f"'{recipe}' has the folds 0 to {source.splitting.folds - 1}")
+    budget = replace(RECIPES[recipe].budget, minutes=minutes)
+    with Training() as shown:
+        train_model(
+            recipe,
+            out,
+            seed,
+            replace(budget, steps=steps) if steps else budget,
+            shown.tell,
+            data=data,
+            fold=fold,
+            means=Means(clock=time.monotonic, threads=threads, bf16=bf16, states=states_of(out)),
+        )
+    card = load_card(out)
+    if as_json:
+        print_json({"model": card.name, "folder": out, "scores": card.scores})
+        return
+    for code, sentence in card.scores.get("alarms", {}).items():
+        click.echo(f"alarm {code}: {sentence}")
+    if (said := card.scores.get("test")) is not None:
+        click.echo(f"Held out: Dice {said['dice']} ({said['dice_low']} to {said['dice_high']})")
     click.echo(f"Written: {out}. Next: limner evaluate {out}")
 
 
@@ -170,17 +223,29 @@ def train(recipe: str, out: Path, seed: int, steps: int | None) -> None:
 @click.argument("model")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--hard", is_flag=True, help="The hard phantom set.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="The folder of cases that its recipe reads.")  # fmt: skip
+@click.option("--fold", type=click.IntRange(0), default=0, show_default=True,
+              help="With --data: which set of patients is scored.")  # fmt: skip
 @click.option("--study", type=click.Path(path_type=Path, exists=True), help="A DICOM folder.")
 @click.option("--reference", type=click.Path(path_type=Path, exists=True), help="Its NIfTI labels.")
 @json_option
 def evaluate(
-    model: str, seeds: int, hard: bool, study: Path | None, reference: Path | None, as_json: bool
+    model: str,
+    seeds: int,
+    hard: bool,
+    data: Path | None,
+    fold: int,
+    study: Path | None,
+    reference: Path | None,
+    as_json: bool,
 ) -> None:
-    """Score a lung MODEL on unseen phantoms, or any MODEL on a study with a reference.
+    """Score MODEL on unseen phantoms (lungs), on held-out cases, or on a study with a reference.
 
     \b
     Example:
       limner evaluate lung-ct --seeds 20
+      limner evaluate scratch/hippocampus --data mr-hippocampus/
       limner evaluate lung-ct --study study/ --reference labels.nii.gz --json
     """
     from node.training.evaluate import (
@@ -194,6 +259,9 @@ def evaluate(
     if (study is None) != (reference is None):
         raise click.UsageError("--study and --reference belong together")
     card = find_card(model)
+    if data is not None:
+        _evaluate_cases(card, data, fold, as_json=as_json)
+        return
     loaded = open_model(card.folder)
     if study is not None and reference is not None:
         scores = [score_series(loaded, study, reference)]
@@ -217,3 +285,29 @@ def evaluate(
     ]
     headings = ("study", "raw", "final", "thirds", "false ml raw", "final", "crossed")
     print_table(headings, rows, empty="No scores.")
+
+
+def _evaluate_cases(card: Card, data: Path, fold: int, *, as_json: bool) -> None:
+    """Score the patients that the recipe of a card holds out in a fold."""
+    from node.training.evaluate import open_model
+    from node.training.figures import summary_of
+    from node.training.scoring import score_cases
+    from node.training.splits import split_cases
+    from node.training.train import RECIPES
+
+    source = RECIPES[card.name].data if card.name in RECIPES else None
+    if source is None:
+        raise click.UsageError(f"no recipe that reads cases makes '{card.name}'")
+    if fold >= source.splitting.folds:
+        raise click.UsageError(f"'{card.name}' has the folds 0 to {source.splitting.folds - 1}")
+    with Training() as shown:
+        cases = source.read(data, progress=shown.stage("read"))
+        held = split_cases(cases, source.splitting, fold).test
+        figures = score_cases(open_model(card.folder), held, progress=shown.stage("score"))
+    summary = summary_of(figures)
+    if as_json:
+        print_json(
+            {"model": card.name, "version": card.version, "summary": summary, "cases": figures}
+        )
+        return
+    print_table(("figure", "value"), list(summary.items()), empty="No scores.")

@@ -12,9 +12,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from node.models.parts import Add, Clip, Normalise, Percentiles, Scale, Step, ZScore
+from node.models.parts import (
+    Add,
+    Clip,
+    LogOnePlus,
+    Normalise,
+    Percentiles,
+    Scale,
+    Step,
+    ZScore,
+)
 
-FixedStep = Clip | Add | Scale | Normalise
+FixedStep = Clip | Add | Scale | Normalise | LogOnePlus
 Values = NDArray[np.float32]
 
 _MOST_FOR_PERCENTILES: Final = 16_000_000
@@ -61,6 +70,9 @@ def apply_steps(steps: Sequence[FixedStep], values: Values) -> Values:
             case Normalise(mean, sd):
                 values -= np.float32(mean)
                 values /= np.float32(sd)
+            case LogOnePlus():
+                np.maximum(values, 0, out=values)
+                np.log1p(values, out=values)
     return values
 
 

@@ -110,7 +110,12 @@ class Percentiles:
     to_high: float
 
 
-Step = Clip | Add | Scale | Normalise | ZScore | Percentiles
+@dataclass(frozen=True, slots=True)
+class LogOnePlus:
+    """Replace each value by the logarithm of one plus it; values below 0 count as 0."""
+
+
+Step = Clip | Add | Scale | Normalise | ZScore | Percentiles | LogOnePlus
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ class Inference:
         overlap: Share of a patch that it has in common with the next one.
         batch: Planes or patches per call of the network; fixed, because it may change rounding.
         mirrors: Axes over which mirrored passes are averaged.
+        mirrored: Axes over which training mirrored; where it is given, `mirrors` may hold no
+            other, because a network that never saw a mirrored image is lost in one.
         precision: `fp32` or `bf16`.
         threads: Threads of one pass; 0 takes the worker's setting.
     """
@@ -154,6 +161,7 @@ class Inference:
     mirrors: tuple[str, ...]
     precision: str
     threads: int
+    mirrored: tuple[str, ...] | None = later(None)
 
 
 @dataclass(frozen=True, slots=True)

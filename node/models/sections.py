@@ -23,6 +23,7 @@ from node.models.parts import (
     InputLimits,
     Instances,
     KeepLargest,
+    LogOnePlus,
     Network,
     Normalise,
     Parameter,
@@ -116,6 +117,7 @@ def read_steps(tables: Sequence[Table]) -> tuple[Step, ...]:
         "normalise": lambda t: Normalise(t.number("mean", -_FAR, _FAR), t.number("sd", 1e-8, _FAR)),
         "zscore": lambda _: ZScore(),
         "percentiles": _percentiles,
+        "log1p": lambda _: LogOnePlus(),
     }
     steps = []
     for table in tables:
@@ -210,7 +212,14 @@ def read_inference(table: Table) -> Inference:
         mirrors=table.strings("mirrors", [], choices=AXES),
         precision=table.choice("precision", ("fp32", "bf16"), "fp32"),
         threads=table.integer("threads", 0, 256, 0),
+        mirrored=table.strings("mirrored", [], choices=AXES) if table.has("mirrored") else None,
     )
+    if inference.mirrored is not None and not set(inference.mirrors) <= set(inference.mirrored):
+        table.note(
+            "mirrors",
+            f"must be axes over which training mirrored, {list(inference.mirrored)}, "
+            f"is {list(inference.mirrors)}",
+        )
     if mode != "window" and "slice" in inference.mirrors:
         table.note("mirrors", "a 2D network has no slice axis to mirror")
     table.finish()

@@ -128,4 +128,5 @@ LUNG_CT: Final = Recipe(
     examples=draw_lung_examples,
     augmentation=Augmentation(swaps=((1, 2),)),
     budget=Budget(patients=200, slices=8, steps=340, batch=12),
+    limits=(-1.0, 1.0),
 )

@@ -1,25 +1,42 @@
-"""Make a model again: draw, train, write weights and card."""
+"""Make a model: read or draw examples, train, score what was held out, write weights and card."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import torch
 from safetensors.torch import save
 
+from node.errors import setup_error
+from node.models.card import Card
+from node.training.alarms import refuse_worthless
+from node.training.cases import Case
+from node.training.examples import examples_of
+from node.training.hippocampus import HIPPOCAMPUS
 from node.training.lung_ct import LUNG_CT
 from node.training.mr import MR_PHANTOM
-from node.training.recipe import Budget, Recipe, recipe_named
+from node.training.pet_tumour import PET_TUMOUR
+from node.training.recipe import Budget, Examples, Recipe, recipe_named
+from node.training.result import held_out_scores
+from node.training.splits import Split, set_digest, split_cases
 from node.training.template import Score, template_card, write_card
-from node.training.trainer import Progress, Report, fit_network
+from node.training.trainer import Fitted, Means, Progress, Report, fit_network
+from node.training.us_nerve import US_NERVE
 
-RECIPES: Final[Mapping[str, Recipe]] = {LUNG_CT.name: LUNG_CT, MR_PHANTOM.name: MR_PHANTOM}
+RECIPES: Final[Mapping[str, Recipe]] = {
+    one.name: one for one in (LUNG_CT, MR_PHANTOM, HIPPOCAMPUS, US_NERVE, PET_TUMOUR)
+}
 """Every model that can be made again, by name."""
 
 WEIGHTS_FILE: Final = "weights.safetensors"
+_STATES: Final = "states"
+"""Folder of stored states inside the model's folder; gone when the model is whole."""
 
 
 def train_model(
@@ -28,6 +45,10 @@ def train_model(
     seed: int,
     budget: Budget | None = None,
     progress: Report = lambda _: None,
+    *,
+    data: Path | None = None,
+    fold: int = 0,
+    means: Means | None = None,
 ) -> Path:
     """Train a model and write its folder.
 
@@ -37,40 +58,143 @@ def train_model(
         seed: Seed of patients, weights and order.
         budget: How much work; the recipe's own when None.
         progress: Called as the work goes on.
+        data: Folder of cases, for a recipe that reads them.
+        fold: Which set of patients is held out.
+        means: Clock, threads, states.
 
     Returns:
-        The folder, with card.toml and weights.safetensors.
+        The folder, with card.toml, weights.safetensors and, where cases were read, report.json.
 
     Raises:
         KeyError: No such recipe.
+        SetupError: The cases cannot be trained on; nothing is written then.
     """
     recipe = recipe_named(recipe_name, RECIPES)
     work = budget or recipe.budget
+    chosen = means or Means(clock=time.monotonic)
     card = template_card(recipe.name)
-    examples = recipe.examples(seed, work, progress=_as_stage(progress, "draw"))
-    model = fit_network(card.network, recipe, examples, seed=seed, budget=work, report=progress)
+    draw = _as_stage(progress, "draw")
+    split: Split | None = None
+    if recipe.examples is not None:
+        examples = recipe.examples(seed, work, progress=draw)
+    else:
+        split, examples = _from_cases(recipe, card, data, fold=fold, progress=draw)
     out.mkdir(parents=True, exist_ok=True)
+    fitted = fit_network(
+        card.network,
+        recipe,
+        examples,
+        seed=seed,
+        budget=work,
+        means=chosen,
+        made_from=_made_from(recipe, seed, work, examples),
+        report=progress,
+    )
+    sha256 = _write_weights(out, recipe, seed, fitted)
+    made: dict[str, Score] = {"training": _training_facts(recipe, seed, fold, work, fitted)}
+    write_card(out, recipe.card_text, sha256=sha256, scores=made)
+    if split is not None and recipe.data is not None:
+        scored = held_out_scores(out, recipe.data, split, progress=_as_stage(progress, "score"))
+        made |= {"data": _data_facts(recipe, split), **scored.card}
+        write_card(out, recipe.card_text, sha256=sha256, scores=made)
+        report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
+        (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if chosen.states:
+        for left in chosen.states.glob("*"):
+            left.unlink()
+        chosen.states.rmdir()
+    progress(Progress("write", 1.0))
+    return out
+
+
+def states_of(out: Path) -> Path:
+    """Return where the states of a training that writes to `out` are stored."""
+    return out / _STATES
+
+
+def _from_cases(
+    recipe: Recipe,
+    card: Card,
+    folder: Path | None,
+    *,
+    fold: int,
+    progress: Callable[[float], None],
+) -> tuple[Split, Examples]:
+    """Read cases, hold some back, and return what is learnt from."""
+    data = recipe.data
+    if data is None:
+        raise AssertionError("a recipe draws its examples or reads cases")
+    if folder is None:
+        raise setup_error(
+            "no-cases",
+            f"The recipe '{recipe.name}' learns from cases and was given none.",
+            where="--data",
+            remedy=f"Give their folder; the recipe was made for: {data.credit}.",
+        )
+    cases = data.read(folder, progress=lambda share: progress(0.5 * share))
+    split = split_cases(cases, data.splitting, fold)
+    refuse_worthless(split.train, split.test, len(card.segments))
+    examples = examples_of(
+        split.train,
+        card,
+        data,
+        background=recipe.background,
+        progress=lambda share: progress(0.5 + 0.5 * share),
+    )
+    return split, examples
+
+
+def _write_weights(out: Path, recipe: Recipe, seed: int, fitted: Fitted) -> str:
     weights = {
         key: value.detach().clone().contiguous()
-        for key, value in model.state_dict().items()
+        for key, value in fitted.network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
     # One key only: safetensors writes several in no fixed order, and the digest would not repeat.
-    data = save(weights, metadata={"made_by": f"recipe {recipe.name}, seed {seed}"})
-    (out / WEIGHTS_FILE).write_bytes(data)
-    made: dict[str, Score] = {
-        "training": {
-            "seed": seed,
-            "patients": work.patients,
-            "slices": work.patients * work.slices,
-            "steps": work.steps,
-            "batch": work.batch,
-            "torch": torch.__version__,
-        }
+    written = save(weights, metadata={"made_by": f"recipe {recipe.name}, seed {seed}"})
+    (out / WEIGHTS_FILE).write_bytes(written)
+    return hashlib.sha256(written).hexdigest()
+
+
+def _training_facts(
+    recipe: Recipe, seed: int, fold: int, work: Budget, fitted: Fitted
+) -> dict[str, int | float | str | bool]:
+    facts: dict[str, int | float | str | bool] = {"seed": seed}
+    if recipe.data is None:
+        facts |= {"patients": work.patients, "slices": work.patients * work.slices}
+    else:
+        facts |= {"fold": fold, "folds": recipe.data.splitting.folds}
+    facts |= {"steps": fitted.steps, "batch": work.batch, "torch": torch.__version__}
+    if recipe.data is not None:
+        facts |= {"minutes": round(fitted.seconds / 60, 1), "loss": round(fitted.loss, 4)}
+    return facts
+
+
+def _data_facts(recipe: Recipe, split: Split) -> dict[str, int | float | str | bool]:
+    if recipe.data is None:
+        raise AssertionError("there is a split where cases were read")
+    return {
+        "credit": recipe.data.credit,
+        "train_cases": len(split.train),
+        "train_patients": _patients(split.train),
+        "train_digest": set_digest(split.train),
+        "test_cases": len(split.test),
+        "test_patients": _patients(split.test),
+        "test_digest": set_digest(split.test),
     }
-    write_card(out, recipe.card_text, sha256=hashlib.sha256(data).hexdigest(), scores=made)
-    progress(Progress("write", 1.0))
-    return out
+
+
+def _patients(cases: tuple[Case, ...]) -> int:
+    return len({case.patient for case in cases})
+
+
+def _made_from(recipe: Recipe, seed: int, work: Budget, examples: Examples) -> str:
+    """Return a digest of all that a training's weights depend on."""
+    digest = hashlib.sha256(recipe.card_text.encode())
+    digest.update(json.dumps([recipe.name, seed, asdict(work), repr(recipe.augmentation)]).encode())
+    for array in (examples.images, examples.labels):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _as_stage(progress: Report, stage: str) -> Callable[[float], None]:

@@ -1,0 +1,56 @@
+"""Cases small enough to train on in seconds: bright balls in noise, a patient for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from node.imaging.values import Volume
+from node.training.cases import Case, case_of
+
+RAS = np.diag([1.0, 1.0, 1.0, 1.0])
+
+
+def ball_volume(seed: int, shape: tuple[int, int, int] = (20, 24, 20)) -> tuple[Volume, np.ndarray]:
+    """Return a noisy volume with one bright ball in two halves, and its labels 1 and 2."""
+    rng = np.random.Generator(np.random.PCG64([seed, 5]))
+    centre = np.array(shape) / 2 + rng.uniform(-2, 2, 3)
+    away = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.indices(shape), centre, strict=True)))
+    inside = away < rng.uniform(4, 6)
+    front = np.indices(shape)[1] < centre[1]
+    labels = np.where(inside, np.where(front, 1, 2), 0).astype(np.uint8)
+    array = (100 + 80 * inside + 20 * front * inside + rng.normal(0, 8, shape)).astype(np.float32)
+    return (
+        Volume(
+            array=array,
+            affine=np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float),
+            spacing_mm=(1.0, 1.0, 1.0),
+            units="arbitrary",
+            modality="MR",
+            series_uid="",
+            part=1,
+            instances=(),
+            slices=(),
+        ),
+        labels,
+    )
+
+
+def ball_case(seed: int, patient: str = "") -> Case:
+    """Return a case; its own patient unless one is named."""
+    volume, labels = ball_volume(seed)
+    return case_of(f"case-{seed}", patient or f"patient-{seed}", volume, labels, 2)
+
+
+def write_balls(folder: Path, count: int) -> Path:
+    """Write cases as the folder that the recipe `hippocampus` reads."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for seed in range(count):
+        volume, labels = ball_volume(seed)
+        for name, array in (("images", volume.array), ("labels", labels)):
+            image = nib.Nifti1Image(array.transpose(2, 1, 0), RAS)
+            nib.save(image, folder / name / f"ball_{seed:03}.nii.gz")
+    return folder
