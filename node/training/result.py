@@ -62,7 +62,12 @@ def held_out_scores(
         gain, low, high = paired(test, figures)
         beaten = {"gain": round(gain, 4), "gain_low": round(low, 4), "gain_high": round(high, 4)}
         card[f"baseline-{name}"] = {"dice": summary_of(figures)["dice"], **beaten}
-    card["alarms"] = {alarm.code: alarm.sentence for alarm in alarms}
+    said: dict[str, str] = {}
+    for alarm in alarms:
+        said[alarm.code] = (
+            f"{said[alarm.code]} {alarm.sentence}" if alarm.code in said else alarm.sentence
+        )
+    card["alarms"] = said
     report = {
         "test_cases": [asdict(one) for one in test],
         "seen_cases": [asdict(one) for one in seen],

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from node.imaging.values import VOLUME
 from node.models.card import Card
 from node.models.inference import segment_volume
 from node.models.intensity import apply_steps, fix_steps
@@ -39,7 +40,11 @@ def score_cases(
     for done, case in enumerate(cases, start=1):
         said = segment_volume(case.volume, model)
         volumes = tuple(
-            next(m.value for m in said.measurements if m.segment == segment.number)
+            next(
+                m.value
+                for m in said.measurements
+                if m.segment == segment.number and m.name == VOLUME
+            )
             for segment in model.card.segments
         )
         found.append(

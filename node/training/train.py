@@ -16,7 +16,9 @@ from safetensors.torch import save
 from node.errors import setup_error
 from node.models.card import Card
 from node.training.alarms import refuse_worthless
+from node.training.calibration import calibrated_text
 from node.training.cases import Case
+from node.training.evaluate import open_model
 from node.training.examples import examples_of
 from node.training.hippocampus import HIPPOCAMPUS
 from node.training.lung_ct import LUNG_CT
@@ -94,9 +96,13 @@ def train_model(
     made: dict[str, Score] = {"training": _training_facts(recipe, seed, fold, work, fitted)}
     write_card(out, recipe.card_text, sha256=sha256, scores=made)
     if split is not None and recipe.data is not None:
+        text = recipe.card_text
+        if card.head.kind == "occupancy":
+            text = calibrated_text(text, open_model(out), split.train)
+            write_card(out, text, sha256=sha256, scores=made)
         scored = held_out_scores(out, recipe.data, split, progress=_as_stage(progress, "score"))
         made |= {"data": _data_facts(recipe, split), **scored.card}
-        write_card(out, recipe.card_text, sha256=sha256, scores=made)
+        write_card(out, text, sha256=sha256, scores=made)
         report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if chosen.states:

@@ -67,7 +67,7 @@ US_NERVE: Final = Recipe(
         speckle=0.15,
         gain=0.2,
     ),
-    budget=Budget(steps=1100, batch=8),
+    budget=Budget(steps=800, batch=8),
     data=Data(
         read=read_nerves,
         splitting=Splitting(folds=4),
