@@ -161,7 +161,7 @@ class Inference:
     mirrors: tuple[str, ...]
     precision: str
     threads: int
-    mirrored: tuple[str, ...] | None = later(None)
+    mirrored: tuple[str, ...] | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
