@@ -75,7 +75,7 @@ _SHORT: Final = {
     "conflicts": "List instances that came again with other content; say which counts.",
     "jobs": "List jobs.",
     "deliveries": "List what is owed to peers, and what they answered.",
-    "models": "List, show and check models; convert weights.",
+    "models": "List, show, import and check models.",
     "train": "Train a model from phantoms or from cases with references.",
     "evaluate": "Score a model on phantoms, held-out cases or a study with a reference.",
     "peers": "List, try, pause and resume peers; accept callers that were refused.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, show and check models; convert weights.
+    """List, show, import and check models.
 
     \b
     Example:
@@ -119,24 +119,43 @@ def check_folder(folder: Path, as_json: bool) -> None:
     sys.exit(1 if faults else 0)
 
 
-@models.command()
-@click.argument("weights", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@models.command(name="import")
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def convert(weights: Path, folder: Path) -> None:
-    """Convert a bare state dict WEIGHTS (.pt, .pth) to safetensors in FOLDER, with a card to fill.
+@click.option("--name", default="", help="The model's name; the folder's by default.")
+@json_option
+def import_source(source: Path, folder: Path, name: str, as_json: bool) -> None:
+    """Make a model FOLDER of SOURCE: weights, and a card with what SOURCE tells.
 
-    Nothing in the file is executed: only tensors are read, in a child process with limits.
+    SOURCE is an nnU-Net v2 results folder, a MONAI bundle (either may be a zip file), an ONNX or
+    .pt2 file, or a state dict (.pt, .pth). Nothing in it is executed: it is read as data, in a
+    process with limits. What a person must fill in is listed, here and in the card.
 
     \b
     Example:
-      limner models convert UNet.pt models/our-model
+      limner models import nnUNetTrainer__nnUNetPlans__3d_fullres models/our-model
+      limner models import UNet.pt models/our-lungs --name our-lungs --json
     """
-    from node.models.convert import convert_state_dict
+    from node.models.imports.bring import import_model
 
-    made = convert_state_dict(weights, folder)
-    click.echo(f"{made.tensors} tensors, SHA-256 {made.sha256}")
+    made = import_model(source, folder, name=name)
+    if as_json:
+        print_json(
+            {
+                "folder": made.folder,
+                "kind": made.kind,
+                "architecture": made.architecture,
+                "sha256": made.sha256,
+                "todo": made.todo,
+            }
+        )
+        return
+    click.echo(f"Imported {made.kind}: {made.folder}")
     click.echo(f"Architecture: {made.architecture or 'not recognised; name it in the card'}")
-    click.echo(f"Next: fill in {folder / 'card.toml'}, then limner models check {folder}")
+    click.echo(f"To do in {made.folder / 'card.toml'}:")
+    for sentence in made.todo:
+        click.echo(f"  {sentence}")
+    click.echo(f"Then: limner models check {made.folder}")
 
 
 @click.command()

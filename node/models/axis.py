@@ -26,12 +26,20 @@ class Axis:
         model_count: Model voxels in the window.
         ratio: Length of a model voxel in native voxels.
         start: Native edge position of the window's first edge.
+        margin: Model voxels at either end that hold no image, as padding to a patch does: scores
+            there are asked of nobody.
+        whole: Whether what lies outside the window is known to be empty.
+        thick: Whether scores come back from the nearest model voxel on this axis, whatever the
+            card says of the others: between slices that far apart nothing is mixed.
     """
 
     native_count: int
     model_count: int
     ratio: float
     start: float
+    margin: tuple[int, int] = (0, 0)
+    whole: bool = False
+    thick: bool = False
 
     @property
     def is_shift(self) -> bool:
@@ -42,7 +50,7 @@ class Axis:
     def crops(self) -> bool:
         """Whether native voxels lie outside the window by half a model voxel or more."""
         slack = self.ratio / 2
-        return self.start >= slack or self.stop <= self.native_count - slack
+        return not self.whole and (self.start >= slack or self.stop <= self.native_count - slack)
 
     @property
     def stop(self) -> float:
@@ -52,8 +60,10 @@ class Axis:
     @property
     def inside(self) -> slice:
         """The native voxels whose centres lie in the window."""
-        first = max(0, math.ceil(self.start - 0.5))
-        last = min(self.native_count, math.floor(self.stop - 0.5) + 1)
+        before, behind = (count * self.ratio for count in self.margin)
+        # A billionth of a voxel, so that a sum of distances that ends on a centre takes it in.
+        first = max(0, math.ceil(self.start + before - 0.5 - 1e-9))
+        last = min(self.native_count, math.floor(self.stop - behind - 0.5 + 1e-9) + 1)
         return slice(first, max(first, last))
 
     def forward(self, downsample: str) -> Matrix:
@@ -93,6 +103,10 @@ class Axis:
         inside = self.inside
         centres = np.arange(inside.start, inside.stop) + 0.5
         positions = (centres - self.start) / self.ratio - 0.5
+        held = np.clip(positions, self.margin[0], self.model_count - 1 - self.margin[1])
+        if self.thick:
+            return _linear(np.floor(held + 0.5), self.model_count)
+        positions = held
         if back == "nearest":
             # Halfway between two, both count: always taking the upper one would move labels.
             halfway = np.abs(positions - np.floor(positions) - 0.5) < 1e-6
@@ -114,6 +128,33 @@ def resampled_axis(native_count: int, ratio: float, *, at_least: int, multiple: 
     count = max(1, math.ceil(native_count / ratio - 1e-3))
     count = _rounded_up(max(count, at_least), multiple)
     return Axis(native_count, count, ratio, (native_count - count * ratio) / 2)
+
+
+def cropped_axis(
+    native_count: int, inside: slice, count: int, *, at_least: int, thick: bool
+) -> Axis:
+    """Return `count` model voxels over the native ones `inside`, padded to `at_least`.
+
+    Args:
+        native_count: Native voxels.
+        inside: The native voxels that are seen; nothing is outside.
+        count: Model voxels over them.
+        at_least: Model voxels with padding, half of it at either end, the odd one behind.
+        thick: As in `Axis`.
+    """
+    length = inside.stop - inside.start
+    ratio = length / count
+    missing = max(0, at_least - count)
+    margin = (missing // 2, missing - missing // 2)
+    return Axis(
+        native_count,
+        count + missing,
+        ratio,
+        inside.start - margin[0] * ratio,
+        margin=margin,
+        whole=True,
+        thick=thick,
+    )
 
 
 def window_axis(native_count: int, ratio: float, *, count: int, centre: float) -> Axis:

@@ -42,6 +42,7 @@ from node.models.parts import (
     Step,
     Voxels,
     Weights,
+    ZScore,
     labels_used,
 )
 from node.models.sections import (
@@ -155,7 +156,7 @@ class Card:
 
     @property
     def weights_path(self) -> Path:
-        """The weights file."""
+        """The weights file; of an ensemble the first."""
         return self.folder / self.weights.file
 
     @property
@@ -337,6 +338,7 @@ def _name(top: Table) -> str:
 
 def _check_whole(card: Card, mistakes: Mistakes) -> None:
     """Note what is right in each table and wrong between two of them."""
+    _check_spline(card, mistakes)
     if not card.accepts:
         mistakes.note(0, 'accepts: must hold at least one condition, such as Modality = "CT"')
     if "research use" not in card.intended_use.lower() and card.research:
@@ -360,12 +362,25 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
         return
     if card.findings:
         mistakes.note(0, 'findings: belong to cards of kind = "classification"')
+    _check_outputs(card, mistakes)
+
+
+def _check_outputs(card: Card, mistakes: Mistakes) -> None:
+    """Note a number of outputs that the head cannot have, and follow their labels."""
+    if card.head.kind == "regions" and card.network.outputs != len(card.head.order):
+        mistakes.note(
+            0,
+            f"network.outputs: head.order names {len(card.head.order)} regions, "
+            f"is {card.network.outputs}",
+        )
+        return
     least = 2 if card.head.kind == "classes" else 1
-    if card.network.outputs < least or (least == 1 and card.network.outputs != 1):
+    single = card.head.kind in ("probability", "occupancy")
+    if card.network.outputs < least or (single and card.network.outputs != 1):
         mistakes.note(
             0,
             f'network.outputs: a head of kind "{card.head.kind}" has '
-            f"{'1 output' if least == 1 else 'at least 2, background included'}, "
+            f"{'1 output' if single else 'at least 2, background included'}, "
             f"is {card.network.outputs}",
         )
         return
@@ -387,9 +402,27 @@ def _check_findings(card: Card, mistakes: Mistakes) -> None:
         mistakes.note(0, "quality: a classification has limits on its input alone")
 
 
+def _check_spline(card: Card, mistakes: Mistakes) -> None:
+    """Note what only a volume that is prepared as a whole can have."""
+    if card.voxels.downsample == "spline":
+        if card.voxels.size is not None:
+            mistakes.note(0, 'voxels.size: with downsample = "spline" the whole volume is seen')
+        if card.inference.mode != "window":
+            mistakes.note(0, 'inference.mode: with downsample = "spline" it must be "window"')
+        if card.head.kind == "occupancy":
+            mistakes.note(0, 'head.kind: fractions need downsample = "area" or "linear"')
+        return
+    if card.voxels.crop != "none":
+        mistakes.note(0, 'voxels.crop: "nonzero" needs downsample = "spline"')
+    if any(isinstance(step, ZScore) and step.within != "image" for step in card.steps):
+        mistakes.note(0, 'steps: zscore within "nonzero" needs voxels.downsample = "spline"')
+
+
 def _check_labels(card: Card, mistakes: Mistakes) -> None:
     """Follow the label values from the head to the segments."""
-    heads = card.network.outputs - 1 if card.head.kind == "classes" else 1
+    heads = {"classes": card.network.outputs - 1, "regions": card.network.outputs}.get(
+        card.head.kind, 1
+    )
     labels = set(range(1, heads + 1))
     for place, step in enumerate(card.postprocess, start=1):
         for label in sorted(labels_used(step) - labels):

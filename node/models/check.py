@@ -32,10 +32,12 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
         _fault(card, "card-invalid", sentence, "Change card.toml; docs/models.md shows every key.")
         for sentence in (*network_mistakes(card.network),)
     ]
-    try:
-        weights = read_weights_file(card.weights_path, sha256=card.weights.sha256)
-    except SetupError as error:
-        return (*faults, error.fault)
+    members = []
+    for each in card.weights.files:
+        try:
+            members.append(read_weights_file(folder / each.file, sha256=each.sha256))
+        except SetupError as error:
+            faults.append(error.fault)
     if faults:
         return tuple(faults)
     faults += [
@@ -43,7 +45,7 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
         for sentence in size_mistakes(card)
     ]
     network = build_network(card.network)
-    unfit = key_mistakes(network, weights)
+    unfit = [sentence for weights in members for sentence in key_mistakes(network, weights)]
     faults += [
         _fault(
             card,
@@ -55,7 +57,7 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
     ]
     if faults:
         return tuple(faults)
-    network.load_state_dict(weights, strict=False)
+    network.load_state_dict(members[0], strict=False)
     try:
         read_features(card)
     except SetupError as error:

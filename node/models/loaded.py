@@ -6,7 +6,7 @@ planes per call. `runtime` says each of them, and it goes into every result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,12 +100,7 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-    network = build_network(card.network)
-    put_weights(
-        network,
-        read_weights_file(card.weights_path, sha256=card.weights.sha256),
-        where=card.weights_path,
-    )
+    network = runnable_network(card)
     network.eval().requires_grad_(requires_grad=False).to(chosen)
     if _wants_channels_last(card, chosen):
         # Module.to takes the keyword; its type stub does not know it.
@@ -119,6 +114,55 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
         "batch": str(card.inference.batch),
     }
     return LoadedModel(card, network, chosen, precision, count, runtime, first, read_features(card))
+
+
+def runnable_network(card: Card) -> nn.Module:
+    """Return the card's network with its weights, as inference calls it.
+
+    Of several weights files it is the ensemble; a 2D network in a window of one slice is given
+    that slice.
+
+    Raises:
+        SetupError: The weights are missing or not those of the card, or do not fit.
+    """
+    members = []
+    for each in card.weights.files:
+        path = card.folder / each.file
+        network = build_network(card.network)
+        put_weights(network, read_weights_file(path, sha256=each.sha256), where=path)
+        members.append(network)
+    found = members[0] if len(members) == 1 else Ensemble(members)
+    flat = card.inference.mode == "window" and dimensions(card.network) == 2
+    return OneSlice(found) if flat else found
+
+
+class Ensemble(nn.Module):
+    """The mean of the scores of several networks of one shape."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return scores (b, outputs, ...) from (b, channels, ...)."""
+        first, *others = self.members
+        total: Tensor = first(image)
+        for member in others:
+            total = total + member(image)
+        return total / len(self.members)
+
+
+class OneSlice(nn.Module):
+    """A 2D network that is given 3D patches of one slice."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return scores (b, outputs, 1, h, w) from (b, channels, 1, h, w)."""
+        scores: Tensor = self.network(image.squeeze(2))
+        return scores.unsqueeze(2)
 
 
 def check_sizes(card: Card) -> None:
@@ -140,22 +184,33 @@ def check_sizes(card: Card) -> None:
 def size_mistakes(card: Card) -> tuple[str, ...]:
     """Return a sentence for each size that the network cannot take."""
     mistakes = []
-    wanted = ("window",) if dimensions(card.network) == 3 else ("slices", "frames")
-    if card.inference.mode not in wanted:
+    sides = dimensions(card.network)
+    mode, patch = card.inference.mode, card.inference.patch
+    if sides == 3 and (patch is None or patch[0] == 1):
         mistakes.append(
-            f'{card.network.architecture} runs with inference.mode = "{wanted[0]}", '
-            f'the card says "{card.inference.mode}".'
+            f'{card.network.architecture} runs with inference.mode = "window" and a patch of '
+            f"several slices, the card says {_mode_words(card)}."
+        )
+    if sides == 2 and patch is not None and patch[0] != 1:
+        mistakes.append(
+            f'{card.network.architecture} runs with inference.mode = "slices" or "frames", or with '
+            f"a patch of 1 slice, the card says {_mode_words(card)}."
         )
     multiples = size_multiples(card.network)
-    for name, sizes in (("voxels.size", card.voxels.size), ("patch", card.inference.patch)):
-        # A 3D network sees patches only; the window around them may have any size.
-        used = name == "patch" or wanted[0] == "slices"
-        if not used or not sizes or len(sizes) != len(multiples):
-            continue
-        if any(size % multiple for size, multiple in zip(sizes, multiples, strict=True)):
-            same = multiples[0] if len(set(multiples)) == 1 else list(multiples)
-            mistakes.append(f"{name} must hold multiples of {same}, is {list(sizes)}.")
+    # A patch is all that the network sees; the window around it may have any size.
+    name, sizes = ("patch", patch) if mode == "window" else ("voxels.size", card.voxels.size)
+    used = () if sizes is None else sizes[-len(multiples) :]
+    if any(size % multiple for size, multiple in zip(used, multiples, strict=False)):
+        same = multiples[0] if len(set(multiples)) == 1 else list(multiples)
+        mistakes.append(f"{name} must hold multiples of {same}, is {list(used)}.")
     return tuple(mistakes)
+
+
+def _mode_words(card: Card) -> str:
+    patch = card.inference.patch
+    return (
+        f'"{card.inference.mode}"' if patch is None else f'"window" with a patch of {list(patch)}'
+    )
 
 
 def _wants_channels_last(card: Card, device: torch.device) -> bool:
@@ -164,4 +219,4 @@ def _wants_channels_last(card: Card, device: torch.device) -> bool:
     On CPU it makes BatchNorm networks 1.5 to 3 times faster; InstanceNorm converts to and fro.
     """
     instance = str(card.network.parameters.get("norm")).startswith("instance")
-    return device.type == "cpu" and dimensions(card.network) == 2 and not instance
+    return device.type == "cpu" and card.inference.mode != "window" and not instance

@@ -51,6 +51,11 @@ def best_class(scores: Tensor, head: Head) -> Tensor:
     if head.kind == "probability":
         limit = math.log(head.threshold / (1.0 - head.threshold))
         return (scores[0] > limit).to(torch.uint8)
+    if head.kind == "regions":
+        painted = torch.zeros(scores.shape[1:], dtype=torch.uint8, device=scores.device)
+        for region, number in zip(scores, head.order, strict=True):
+            painted[region > 0] = number
+        return painted
     best = scores[0].clone()
     label = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
     for number in range(1, scores.shape[0]):

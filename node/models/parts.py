@@ -6,6 +6,7 @@ square centimetres, so that a card means the same on every grid.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,11 +26,31 @@ out of the settings digest, so that a card that does not use it keeps the keys o
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """[weights]: the file beside the card and the SHA-256 that it must have."""
+class WeightsFile:
+    """A weights file beside the card and the SHA-256 that it must have."""
 
     file: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """[weights]: one file, or the members of an ensemble whose scores are averaged."""
+
+    files: tuple[WeightsFile, ...]
+
+    @property
+    def file(self) -> str:
+        """Name of the (first) file."""
+        return self.files[0].file
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights: the file's, or of several one over all their digests."""
+        if len(self.files) == 1:
+            return self.files[0].sha256
+        digests = "".join(each.sha256 for each in self.files)
+        return hashlib.sha256(digests.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +66,12 @@ class Voxels:
         body_above: What is body, in `units`; used with `centre = "body"` only.
         background: What lies outside the image, in `units`, before the steps.
         units: `Volume.units` that the steps expect.
-        downsample: `area` averages over the coarser voxel, `linear` takes the nearest two.
+        downsample: `area` averages over the coarser voxel, `linear` takes the nearest two;
+            `spline` prepares the whole volume as nnU-Net does.
         back: `linear` brings scores, `nearest` labels back to the native grid.
         tilt: `refuse` takes no stack sheared by a tilted gantry, `resample` straightens it.
+        transpose: Which axis of the turned volume becomes slice, row and column.
+        crop: `nonzero` cuts to the box of what is not zero, with `downsample = "spline"`.
     """
 
     orientation: str
@@ -60,6 +84,8 @@ class Voxels:
     downsample: str
     back: str
     tilt: str = "refuse"
+    transpose: tuple[int, int, int] = field(default=(0, 1, 2), metadata=LATER)
+    crop: str = field(default="none", metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +123,13 @@ class Normalise:
 
 @dataclass(frozen=True, slots=True)
 class ZScore:
-    """Subtract the volume's own mean and divide by its own standard deviation."""
+    """Subtract the volume's own mean and divide by its own standard deviation.
+
+    Attributes:
+        within: `image`, or `nonzero`: over what is not zero, and only there.
+    """
+
+    within: str = field(default="image", metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +181,7 @@ class Inference:
         mirrors: Axes over which mirrored passes are averaged.
         mirrored: Axes over which training mirrored; where it is given, `mirrors` may hold no
             other, because a network that never saw a mirrored image is lost in one.
+        blending: How overlapping patches are weighted: `gaussian`, or `nnunet` as there.
         precision: `fp32` or `bf16`.
         threads: Threads of one pass; 0 takes the worker's setting.
     """
@@ -162,6 +195,7 @@ class Inference:
     precision: str
     threads: int
     mirrored: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    blending: str = field(default="gaussian", metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +206,15 @@ class Head:
         kind: `classes`: one score per class, background first, the highest wins.
             `probability`: one logit; label 1 where its sigmoid is above `threshold`.
             `occupancy`: one logit; its sigmoid is the share of the voxel that is tissue.
+            `regions`: one logit per region, which may overlap; where its sigmoid is above a half
+            it writes its label of `order`, later ones over earlier ones.
         threshold: Between 0 and 1, for `probability`.
         logit_scale: For `occupancy`: what the logit is multiplied with (Platt scaling).
         logit_offset: For `occupancy`: what is added then.
         support_voxels: For `occupancy`: fractions further than this from every voxel of the
             network's grid with at least a half are 0.
         pool: For a classification: `mean` or `max` of each output over the image.
+        order: Label of each output, for `regions`.
     """
 
     kind: str
@@ -186,6 +223,7 @@ class Head:
     logit_offset: float = field(default=0.0, metadata=LATER)
     support_voxels: int = field(default=2, metadata=LATER)
     pool: str = field(default="mean", metadata=LATER)
+    order: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from node.models.architectures import size_multiple
 from node.models.axis import Axis, resampled_axis, window_axis
 from node.models.card import Card
 from node.models.intensity import FixedStep, apply_steps, fix_steps
+from node.models.spline import prepare_whole
 
 Voxels = NDArray[np.int16] | NDArray[np.float32]
 _Number = TypeVar("_Number", bound=np.generic)
@@ -46,6 +47,7 @@ class Prepared:
         in_plane: Matrices to the network's rows and columns; None where these are native ones.
         shear: How the volume's slices are shifted against `array` before it was turned, which then
             is the straightened box; None where they lie above each other.
+        whole: The network's grid where it was prepared as a whole, steps done.
     """
 
     array: Voxels
@@ -56,6 +58,7 @@ class Prepared:
     downsample: str
     in_plane: tuple[Tensor, Tensor] | None
     shear: Shear | None = None
+    whole: NDArray[np.float32] | None = None
 
     def to_native(self, array: NDArray[_Number]) -> NDArray[_Number]:
         """Return what has the card's axes on the volume's own grid."""
@@ -81,6 +84,8 @@ class Prepared:
         """
         slices = self.axes[0]
         wanted = np.clip(np.arange(first, last), 0, slices.model_count - 1)
+        if self.whole is not None:
+            return self.whole[wanted]
         if slices.is_shift:
             natives = wanted + int(slices.start)
             slab = np.stack([self._plane(int(native)) for native in natives])
@@ -124,12 +129,27 @@ def prepare(volume: Volume, card: Card) -> Prepared:
         volume = straightened(volume, shear, voxels.background)
         slices_rows_columns = shear.box
     if voxels.orientation == "native":
-        turned = turn(slices_rows_columns, (0, 1, 2), (False, False, False))
+        turned = turn(slices_rows_columns, voxels.transpose, (False, False, False))
     else:
-        turned = turn_to(voxels.orientation, slices_rows_columns, volume.affine)
+        letters = "".join(voxels.orientation[axis] for axis in voxels.transpose)
+        turned = turn_to(letters, slices_rows_columns, volume.affine)
     array = cast(Voxels, turned.apply(volume.array))  # a view has the type of its base
     first, second, third = (volume.spacing_mm[axis] for axis in turned.order)
     spacing = (first, second, third)
+    if voxels.downsample == "spline":
+        padding = None if volume.padding is None else turned.apply(volume.padding)
+        whole, axes = prepare_whole(array, padding, spacing, card)
+        return Prepared(
+            array=array,
+            turn=turned,
+            axes=axes,
+            steps=(),
+            background=voxels.background,
+            downsample="spline",
+            in_plane=None,
+            shear=shear,
+            whole=whole,
+        )
     ratios = [_ratio(want, have) for want, have in zip(voxels.spacing_mm, spacing, strict=True)]
     multiple = size_multiple(card.network)
     patch = card.inference.patch or (1, 1, 1)

@@ -65,7 +65,7 @@ def _by_window(prepared: Prepared, model: LoadedModel, meter: Meter) -> Iterator
         tile_starts(size, side, inference.overlap)
         for size, side in zip(prepared.shape, patch, strict=True)
     ]
-    profiles = [_profile(side) for side in patch]
+    profiles = [_profile(side, inference.blending) for side in patch]
     weight = (profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]).to(model.device)
     plane_sum = torch.outer(
         *(_summed(starts[i], profiles[i], prepared.shape[i]) for i in (1, 2))
@@ -112,11 +112,17 @@ def tile_starts(size: int, side: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, size - side, count)]
 
 
-def _profile(side: int) -> Tensor:
-    """Return the weights of a patch along one axis: a Gaussian around its middle."""
-    distance = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+def _profile(side: int, blending: str) -> Tensor:
+    """Return the weights of a patch along one axis: a Gaussian around its middle.
+
+    nnU-Net's lies around the voxel `side // 2`, half a voxel off in patches of even sides, and
+    has no floor; labels follow it in one voxel of some hundred at the rim of what was found.
+    """
+    nnunet = blending == "nnunet"
+    middle = side // 2 if nnunet else (side - 1) / 2
+    distance = torch.arange(side, dtype=torch.float64) - middle
     gauss = torch.exp(-0.5 * (distance / (_SIGMA * side)) ** 2)
-    return gauss.clamp_min(_FLOOR).float()
+    return gauss.float() if nnunet else gauss.clamp_min(_FLOOR).float()
 
 
 def _summed(starts: Sequence[int], profile: Tensor, size: int) -> Tensor:

@@ -41,6 +41,7 @@ from node.models.parts import (
     Threshold,
     Voxels,
     Weights,
+    WeightsFile,
     ZScore,
 )
 from node.settings import TAKES, read_conditions
@@ -52,13 +53,25 @@ _FAR: Final = 1e9  # larger than any intensity or volume
 
 
 def read_weights(table: Table) -> Weights:
-    """Read [weights]."""
-    weights = Weights(
-        file=table.string("file", "weights.safetensors"), sha256=table.string("sha256").lower()
-    )
-    _check_file(table, weights.file, weights.sha256)
+    """Read [weights]: `file` with `sha256`, or `files`, a list of such tables."""
+    if not table.has("files"):
+        weights = Weights((_weights_file(table, "weights.safetensors"),))
+        table.finish()
+        return weights
+    files = []
+    for each in table.tables("files"):
+        files.append(_weights_file(each))
+        each.finish()
+    if len({each.file for each in files}) != len(files) or not files:
+        table.note("files", "must name at least one file, and each once")
     table.finish()
-    return weights
+    return Weights(tuple(files) or (WeightsFile("", ""),))
+
+
+def _weights_file(table: Table, default: str | None = None) -> WeightsFile:
+    found = WeightsFile(file=table.string("file", default), sha256=table.string("sha256").lower())
+    _check_file(table, found.file, found.sha256)
+    return found
 
 
 def _check_file(table: Table, file: str, sha256: str) -> None:
@@ -85,12 +98,22 @@ def read_voxels(table: Table) -> Voxels:
         body_above=table.number("body_above", -_FAR, _FAR, -500.0),
         background=table.number("background", -_FAR, _FAR),
         units=table.string("units", longest=16),
-        downsample=table.choice("downsample", ("area", "linear"), "area"),
+        downsample=table.choice("downsample", ("area", "linear", "spline"), "area"),
         back=table.choice("back", ("linear", "nearest"), "linear"),
         tilt=table.choice("tilt", ("refuse", "resample"), "refuse"),
+        transpose=_transpose(table),
+        crop=table.choice("crop", ("none", "nonzero"), "none"),
     )
     table.finish()
     return voxels
+
+
+def _transpose(table: Table) -> tuple[int, int, int]:
+    order = [int(axis) for axis in table.numbers("transpose", 3, [0, 1, 2])]
+    if sorted(order) != [0, 1, 2]:
+        table.note("transpose", f"must hold 0, 1 and 2, each once, is {order}")
+        return (0, 1, 2)
+    return (order[0], order[1], order[2])
 
 
 def _orientation(table: Table) -> str:
@@ -115,7 +138,7 @@ def read_steps(tables: Sequence[Table]) -> tuple[Step, ...]:
         "add": lambda t: Add(t.number("value", -_FAR, _FAR)),
         "scale": _scale,
         "normalise": lambda t: Normalise(t.number("mean", -_FAR, _FAR), t.number("sd", 1e-8, _FAR)),
-        "zscore": lambda _: ZScore(),
+        "zscore": lambda t: ZScore(t.choice("within", ("image", "nonzero"), "image")),
         "percentiles": _percentiles,
         "log1p": lambda _: LogOnePlus(),
     }
@@ -196,8 +219,12 @@ def read_inference(table: Table) -> Inference:
     neighbours = table.integer("neighbours", 0, 8, 0)
     patch = table.numbers("patch", 0, [])
     if mode == "window":
-        if len(patch) != 3 or any(one != int(one) or not 8 <= one <= 512 for one in patch):
-            table.note("patch", "must be [slices, rows, columns] of 8 to 512 for a 3D window")
+        # One slice is a window of a 2D network.
+        sides = patch[1:] if len(patch) == 3 and patch[0] == 1 else patch
+        if len(patch) != 3 or any(one != int(one) or not 8 <= one <= 2048 for one in sides):
+            table.note(
+                "patch", "must be [slices, rows, columns] of 8 to 2048, or 1 slice for a 2D network"
+            )
             patch = (8.0, 8.0, 8.0)
     elif patch:
         table.note("patch", 'belongs to mode = "window"')
@@ -213,6 +240,7 @@ def read_inference(table: Table) -> Inference:
         precision=table.choice("precision", ("fp32", "bf16"), "fp32"),
         threads=table.integer("threads", 0, 256, 0),
         mirrored=table.strings("mirrored", [], choices=AXES) if table.has("mirrored") else None,
+        blending=table.choice("blending", ("gaussian", "nnunet"), "gaussian"),
     )
     if inference.mirrored is not None and not set(inference.mirrors) <= set(inference.mirrored):
         table.note(
@@ -228,7 +256,7 @@ def read_inference(table: Table) -> Inference:
 
 def read_head(table: Table, card_kind: str) -> Head:
     """Read [head] of a card of this kind."""
-    kinds = ("classes", "probability", "occupancy")
+    kinds = ("classes", "probability", "occupancy", "regions")
     kind = table.choice("kind", kinds if card_kind == "segmentation" else kinds[:2])
     if table.has("pool") and card_kind == "segmentation":
         table.note("pool", 'belongs to cards of kind = "classification"')
@@ -244,7 +272,12 @@ def read_head(table: Table, card_kind: str) -> Head:
         logit_offset=table.number("logit_offset", -100, 100, 0.0),
         support_voxels=table.integer("support_voxels", 0, 100, 2),
         pool=table.choice("pool", ("mean", "max"), "mean"),
+        order=tuple(int(label) for label in table.numbers("order", 0, [])),
     )
+    if (head.kind == "regions") != bool(head.order):
+        table.note("order", 'a head of kind "regions" has one label per output, others have none')
+    elif sorted(head.order) != list(range(1, len(head.order) + 1)):
+        table.note("order", f"must hold the labels from 1, each once, is {list(head.order)}")
     table.finish()
     return head
 

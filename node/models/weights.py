@@ -1,7 +1,7 @@
 """Weights files: safetensors only, believed only if their SHA-256 is the card's.
 
 Numbers go into a network whose every key and shape is asked for; nothing is left over or made
-up. Nothing here unpickles; `convert.py` turns other people's files into this form once.
+up. Nothing here unpickles; `imports` turns other people's files into this form once.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def read_weights_file(path: Path, *, sha256: str) -> dict[str, torch.Tensor]:
             "model-weights-format",
             f"The weights file {path.name} is not safetensors: {error}.",
             where=str(path),
-            remedy="Convert it with `limner models convert FILE FOLDER`.",
+            remedy="Bring it with `limner models import FILE FOLDER`.",
         ) from error
 
 
 def key_mistakes(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Return a sentence for each way in which the weights do not fit the network."""
     wanted = model.state_dict()
-    missing = [key for key in wanted if key not in weights and not _is_counter(key)]
+    missing = [key for key in wanted if key not in weights and not is_counter(key)]
     left_over = [key for key in weights if key not in wanted]
     shapes = [
         f"{key} is {_sides(weights[key])}, wanted {_sides(tensor)}"
@@ -97,7 +97,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], *, where:
             where=str(where),
             remedy="The [network] table of the card must describe the network that was trained.",
         )
-    counters = {key: value for key, value in model.state_dict().items() if _is_counter(key)}
+    counters = {key: value for key, value in model.state_dict().items() if is_counter(key)}
     model.load_state_dict({**counters, **weights}, strict=True)
 
 
@@ -113,7 +113,7 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _is_counter(key: str) -> bool:
+def is_counter(key: str) -> bool:
     """Say whether a key is BatchNorm's counter of training steps, which inference never reads."""
     return key.endswith("num_batches_tracked")
 

@@ -25,7 +25,7 @@ from node.imaging.read import read_folder
 from node.imaging.series import find_volumes
 from node.imaging.values import Refusal, Volume
 from node.imaging.volume import load_volume
-from node.models.convert import convert_state_dict
+from node.models.imports.bring import import_model
 from node.phantom.scanner import send_study
 from node.phantom.study import Form, Part, Profile, make_study, write_study
 from node.results.reader import read_segmentation
@@ -114,7 +114,7 @@ def test_a_real_chest_ct_sent_by_dcmtk_arrives_in_orthanc_as_two_models_segs(
     folder = tmp_path / "ct" / "dicom"
     site = tmp_path / "models" / "site-lung"
     site.parent.mkdir()
-    convert_state_dict(shared_data("weights/lung-ct-unet/UNet_wdk24.pt"), site)
+    import_model(shared_data("weights/lung-ct-unet/UNet_wdk24.pt"), site)
     shutil.copy(CARDS / "site-lung" / "card.toml", site / "card.toml")
     with node_and_orthanc(
         tmp_path,

@@ -12,7 +12,7 @@ import pytest
 
 from node.imaging.values import Volume
 from node.models.card import Card, load_card
-from node.models.convert import convert_state_dict
+from node.models.imports.bring import import_model
 from tests.models.builders import make_volume
 
 LUNG_CARD = """
@@ -114,10 +114,10 @@ def lung_model(
     """Return a function that gives the published network's card with other steps or precision."""
     source = shared_data("weights/lung-ct-unet/UNet_wdk24.pt")
     folder = tmp_path_factory.mktemp("models") / "lung-ct-unet"
-    converted = convert_state_dict(source, folder)
+    converted = import_model(source, folder)
 
     def card(*, add: float = 1024, low: float = 0, precision: str = "fp32") -> Card:
-        text = LUNG_CARD.format(sha256=converted.sha256, add=add, low=low, precision=precision)
+        text = LUNG_CARD.format(sha256=converted.sha256[0], add=add, low=low, precision=precision)
         (folder / "card.toml").write_text(text, encoding="utf-8")
         return load_card(folder)
 
