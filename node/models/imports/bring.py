@@ -14,6 +14,7 @@ from node.models.card import CARD_FILE
 from node.models.imports.archive import opened
 from node.models.imports.draft import Draft, card_text, to_do
 from node.models.imports.foreign import WALL_S
+from node.models.imports.monai_bundle import bundle_folder, draft_of_bundle
 from node.models.imports.nnunet import draft_of_nnunet, nnunet_folder
 from node.models.imports.state_dict import KINDS, draft_of_file
 
@@ -45,7 +46,7 @@ def import_model(source: Path, folder: Path, *, name: str = "", wall_s: float = 
     """Write `folder` with weights and the beginning of a card.toml.
 
     Args:
-        source: An nnU-Net v2 results folder or a zip of one, or a file with weights.
+        source: An nnU-Net v2 results folder, a MONAI bundle, a zip of either, or a file.
         folder: A folder that does not exist yet.
         name: The model's name; the folder's, made fit, by default.
         wall_s: Longest time for reading one file.
@@ -80,17 +81,22 @@ def _draft(source: Path, folder: Path, name: str, wall_s: float) -> Draft:
     if source.is_file() and source.suffix.lower() in KINDS:
         return draft_of_file(source, folder, name, wall_s=wall_s)
     with opened(source) as inside:
-        trained = nnunet_folder(inside)
-        if trained is None:
+        trained, bundle = nnunet_folder(inside), bundle_folder(inside)
+        if trained is not None:
+            draft = draft_of_nnunet(trained, folder, name, wall_s=wall_s)
+        elif bundle is not None:
+            draft = draft_of_bundle(bundle, folder, name, wall_s=wall_s)
+        else:
             raise setup_error(
                 "import-unknown",
                 f"{source.name} is none of the things that can be imported.",
                 where=str(source),
                 remedy="It must be an nnU-Net v2 results folder (with plans.json, dataset.json and "
-                "fold_0) or a zip of one, or a file .pt, .pth, .ckpt, .onnx or .pt2.",
+                "fold_0), a MONAI bundle (with configs/inference.json and models/model.pt), a zip "
+                "of either, or a file .pt, .pth, .ckpt, .onnx or .pt2.",
             )
-        draft = draft_of_nnunet(trained, folder, name, wall_s=wall_s)
-        draft.licence = draft.licence or _take_licence((trained, inside), folder)
+        beside = (trained, inside) if trained is not None else (bundle or inside, inside)
+        draft.licence = draft.licence or _take_licence(beside, folder)
     return draft
 
 

@@ -45,6 +45,7 @@ class Draft:
         inference: Keys of [inference] that are known.
         head: Keys of [head].
         segments: Labels in words, from number 1.
+        postprocess: Steps on the labels.
         todo: Sentences on what a person must decide or check beside the empty values.
     """
 
@@ -60,6 +61,7 @@ class Draft:
     inference: dict[str, Value] = field(default_factory=dict)
     head: dict[str, Value] = field(default_factory=dict)
     segments: list[str] = field(default_factory=list)
+    postprocess: list[dict[str, Value]] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
 
 
@@ -105,6 +107,7 @@ def card_text(draft: Draft) -> str:
         _table("network", _network(draft.network)),
         _table("inference", _inference(draft)),
         _table("head", _head(draft)),
+        *(f"[[postprocess]]\n{_keys(step)}" for step in draft.postprocess),
         *(
             f"[[segments]]\n{_keys(_segment(number, label))}"
             for number, label in enumerate(_labels(draft), start=1)
