@@ -72,19 +72,14 @@ def half_life_s(item: Dataset) -> tuple[float, tuple[str, ...]]:
     """Return the half-life of an item of RadiopharmaceuticalInformationSequence, and notes.
 
     Raises:
-        NoSuvError: `suv-half-life`: absent with no known nuclide, or not that of the nuclide.
+        NoSuvError: `suv-half-life`: absent, or not that of the nuclide. An absent one is not
+            filled in from the nuclide: a header that lost it may have lost more.
     """
     coded, meant = _named(item)
     named = [nuclide for nuclide in (coded, meant) if nuclide is not None]
     written = number(item, "RadionuclideHalfLife")
-    if not written or written <= 0:
-        if len({nuclide.symbol for nuclide in named}) != 1:
-            raise NoSuvError(
-                Reason.SUV_HALF_LIFE,
-                "RadionuclideHalfLife is absent or not above 0, and the nuclide is not known "
-                "without doubt.",
-            )
-        return named[0].half_life_s, (f"The half-life is that of {named[0].symbol}.",)
+    if written is None or written <= 0:
+        raise NoSuvError(Reason.SUV_HALF_LIFE, "RadionuclideHalfLife is absent or not above 0.")
     fitting = [nuclide for nuclide in NUCLIDES if _fits(written, nuclide)]
     if named and not any(_fits(written, nuclide) for nuclide in named):
         expected = " or ".join(

@@ -176,22 +176,26 @@ def _of_activity(series: Sequence[Dataset], slices: Sequence[Dataset]) -> SuvSca
     weight_g = weight_kg(first) * 1000
     item, notes = _radiopharmaceutical(slices)
     dose, dose_notes = dose_bq(item, enhanced=text(first, "SOPClassUID") == ENHANCED_PET)
-    lifetime, life_notes = half_life_s(item)
-    notes += (*dose_notes, *life_notes)
+    notes += dose_notes
     correction = text(first, "DecayCorrection").upper()
-    if correction == "NONE":
-        return _uncorrected(slices, item, lifetime, weight_g / dose, notes)
-    _require(first, "ATTN", "DECY")
     if correction == "ADMIN":
+        _require(first, "ATTN", "DECY")
+        if number(item, "RadionuclideHalfLife") is not None:
+            half_life_s(item)  # the scanner corrected with it, so it has to be right
         return SuvScale(
             (weight_g / dose,) * len(slices), (*notes, "Values are corrected to administration.")
         )
+    lifetime, life_notes = half_life_s(item)
+    notes += life_notes
+    if correction == "NONE":
+        return _uncorrected(slices, item, lifetime, weight_g / dose, notes)
+    _require(first, "ATTN", "DECY")
     if correction != "START":
         raise NoSuvError(
             Reason.SUV_CORRECTION,
             f"DecayCorrection is {correction or 'absent'}, not START, ADMIN or NONE.",
         )
-    reference = decay_reference(series, lifetime)
+    reference = decay_reference(series, first, lifetime)
     given = administered(item, first, reference.at, lifetime)
     delay_s = reference.at.seconds_since(given)
     if delay_s < 0:

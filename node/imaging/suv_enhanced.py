@@ -10,11 +10,13 @@ correction outright. What its functional groups do not carry stays absent, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
-from node.imaging.attributes import items, number, text
+from node.imaging.attributes import DAMAGE, items, number, text
 from node.imaging.enhanced import Groups, frame_groups
 from node.imaging.suv import ENHANCED_PET
 from node.imaging.values import SourceInstance
@@ -22,7 +24,8 @@ from node.imaging.values import SourceInstance
 _UNITS: Final = {"Bq/ml": "BQML", "Bq/mL": "BQML", "g/ml{SUVbw}": "GML", "{SUVbw}g/ml": "GML"}
 """UCUM codes of PS3.16 CID 84 and 85 and the Units that mean the same."""
 
-_LARGE: Final = frozenset({"PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"})
+_LARGE: Final = frozenset({Tag(0x5200, 0x9229), Tag(0x5200, 0x9230)})
+"""The functional groups themselves."""
 _CORRECTIONS: Final = (
     ("AttenuationCorrected", "ATTN"),
     ("DecayCorrected", "DECY"),
@@ -45,16 +48,13 @@ def suv_headers(instances: Sequence[SourceInstance]) -> dict[tuple[str, int | No
 
 def _flat(instance: SourceInstance, groups: Groups) -> Dataset:
     flat = Dataset()
-    for element in instance.header:
-        if element.keyword not in _LARGE:
-            flat[element.tag] = element
+    _copy(instance.header, flat)
     for sequence in (
         "UnassignedSharedConvertedAttributesSequence",
         "UnassignedPerFrameConvertedAttributesSequence",
         "PixelValueTransformationSequence",
     ):
-        for element in groups.macro(sequence):
-            flat[element.tag] = element
+        _copy(groups.macro(sequence), flat)
     content = groups.macro("FrameContentSequence")
     began = text(content, "FrameAcquisitionDateTime")
     if began and not text(flat, "AcquisitionTime"):
@@ -65,6 +65,13 @@ def _flat(instance: SourceInstance, groups: Groups) -> Dataset:
     if instance.sop_class_uid == ENHANCED_PET:
         _put_enhanced(flat, groups)
     return flat
+
+
+def _copy(source: Dataset, target: Dataset) -> None:
+    """Copy elements as they stand; one that cannot be parsed is as good as absent."""
+    for tag in source.keys() - _LARGE:
+        with suppress(*DAMAGE):
+            target[tag] = source.get_item(tag)
 
 
 def _put_enhanced(flat: Dataset, groups: Groups) -> None:

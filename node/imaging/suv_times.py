@@ -35,6 +35,10 @@ DATELESS_S: Final = 6 * 3600.0
 LONG_LIVED_S: Final = 8 * 3600.0
 """Nuclides that live longer are imaged on later days, so their time needs its date."""
 
+FURTHEST_S: Final = 1e9
+YEARS: Final = range(1950, 2200)
+"""Beyond these a date or a time is damage, and would only overflow the arithmetic."""
+
 SAME_TIME_S: Final = 1.0
 AGREE: Final = 0.005
 """Share of SUV by which the slices may disagree on the decay reference."""
@@ -74,7 +78,9 @@ class Instant:
         return difference.total_seconds()
 
     def plus(self, seconds: float) -> Instant:
-        """Return a later time."""
+        """Return a later time; refuse a distance that no scan has."""
+        if not abs(seconds) < FURTHEST_S:
+            raise NoSuvError(Reason.SUV_TIMES, f"A time of {seconds:g} s is part of no scan.")
         return Instant(self.wall + timedelta(seconds=seconds), self.zone)
 
 
@@ -132,6 +138,8 @@ def _wall(
     micro = int((fraction or "0").ljust(6, "0"))
     try:
         day = datetime.strptime(date, "%Y%m%d")  # noqa: DTZ007  zones are kept beside it
+        if day.year not in YEARS:
+            return None
         return day.replace(hour=int(hour), minute=int(minute), second=seconds, microsecond=micro)
     except ValueError:
         return None
@@ -163,26 +171,26 @@ def mean_time(header: Dataset, half_life_s: float) -> Instant:
     return acquired(header).plus(mean_decay_s(duration_ms / 1000, half_life_s))
 
 
-def decay_reference(series: Sequence[Dataset], half_life_s: float) -> Reference:
+def decay_reference(series: Sequence[Dataset], header: Dataset, half_life_s: float) -> Reference:
     """Return to when a series with DecayCorrection START is corrected.
 
     Args:
         series: The header of every image of the series, used or not.
+        header: A slice of the volume, for what holds for the whole series.
         half_life_s: Of the nuclide.
 
     Raises:
         NoSuvError: `suv-times`: what is needed is absent or contradicts itself.
     """
-    first = series[0]
-    zone = zone_of(first)
-    explicit = parse_datetime(text(first, "DecayCorrectionDateTime"), zone)
+    zone = zone_of(header)
+    explicit = parse_datetime(text(header, "DecayCorrectionDateTime"), zone)
     if explicit is not None:
         return Reference(explicit, "DecayCorrectionDateTime")
-    begun = _earliest([acquired(header) for header in series])
-    scanned = private_text(first, GE, SCAN_DATETIME)
+    begun = _earliest([acquired(one) for one in series])
+    scanned = private_text(header, GE, SCAN_DATETIME)
     if scanned is not None:
         return _ge_reference(scanned.value, begun, zone, by_creator=scanned.by_creator)
-    opened = parse_date_time(text(first, "SeriesDate"), text(first, "SeriesTime"), zone)
+    opened = parse_date_time(text(header, "SeriesDate"), text(header, "SeriesTime"), zone)
     if opened is not None and begun.seconds_since(opened) >= 0:
         return Reference(opened, "series time")
     return _from_frames(series, begun, half_life_s)

@@ -7,9 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.tag import BaseTag
 
+from node.imaging.attributes import tolerated
 from node.imaging.suv import SuvScale, suv_scale
 from node.imaging.values import Refusal
 from node.reasons import Reason
@@ -406,7 +412,21 @@ def test_the_half_life_must_be_that_of_the_nuclide() -> None:
     assert reason(header(RadionuclideHalfLife=109.77, **unnamed)) is Reason.SUV_HALF_LIFE
     assert factor(RadionuclideHalfLife=6588) == near(decayed(3600, 6588))
     assert factor(**unnamed) == near(decayed(3600))
-    assert factor(RadionuclideHalfLife=None) == near(decayed(3600))
+    assert reason(header(RadionuclideHalfLife=None)) is Reason.SUV_HALF_LIFE
+    assert factor(RadionuclideHalfLife=None, DecayCorrection="ADMIN") == near(PLAIN)
+    wrong = header(RadionuclideHalfLife=4062, DecayCorrection="ADMIN")
+    assert reason(wrong) is Reason.SUV_HALF_LIFE
+
+
+def test_a_wrong_code_of_the_nuclide_is_no_fault_if_its_meaning_fits_the_half_life() -> None:
+    data = header(RadionuclideHalfLife=4062.6)
+    item = data.RadiopharmaceuticalInformationSequence[0]
+    code = item.RadionuclideCodeSequence[0]
+    code.CodeValue, code.CodeMeaning = "C-131A1", "^68^Gallium"  # the code is that of gallium 66
+    scale = suv_scale([data], [data])
+    assert isinstance(scale, SuvScale)
+    assert scale.factors == near((decayed(3600, 4062.6),))
+    assert any("Ga-66" in note for note in scale.notes)
 
 
 @pytest.mark.parametrize("weight", [None, 0, 1.5, 80_000, -80, ""])
@@ -446,3 +466,35 @@ def test_without_the_acquisition_nothing_is_assumed(lost: str) -> None:
     assert reason(header(**{lost: None})) is Reason.SUV_TIMES
     instead = header(**{lost: None}, AcquisitionDateTime="20250102110000")
     assert factors(instead) == near((decayed(3600),))
+
+
+GARBAGE = st.one_of(
+    st.text("0123456789.+-eE :ABn\\", max_size=20),
+    st.sampled_from(["00010101000000", "99991231235959", "-1e308", "1e308", "inf", "nan", "0"]),
+)
+DAMAGED = (
+    "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ActualFrameDuration",
+    "FrameReferenceTime", "PatientWeight", "RescaleIntercept", "DecayCorrection", "Units",
+    "RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime", "RadionuclideTotalDose",
+    "RadionuclideHalfLife", "TimezoneOffsetFromUTC", "DecayCorrectionDateTime", "SUVType",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(DAMAGED), GARBAGE, min_size=1, max_size=3),
+    st.sampled_from(["START", "NONE"]),
+)
+def test_no_damage_to_a_header_gets_past_as_an_exception(
+    damage: dict[str, str], correction: str
+) -> None:
+    data = header(SeriesTime="150000", DecayCorrection=correction)
+    item = data.RadiopharmaceuticalInformationSequence[0]
+    with tolerated():
+        for keyword, value in damage.items():
+            place = item if keyword.startswith("Radi") else data
+            tag = tag_for_keyword(keyword)
+            assert tag is not None
+            raw = value.encode("ascii")
+            place[tag] = RawDataElement(BaseTag(tag), None, len(raw), raw, 0, True, True)
+        assert isinstance(suv_scale([data], [data]), SuvScale | Refusal)
