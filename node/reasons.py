@@ -52,6 +52,8 @@ class Reason(StrEnum):
     NOT_FRAMES = "not-frames"
     COLOURED = "coloured"
     INPUT_REJECTED = "input-rejected"
+    CHANNEL_MISSING = "channel-missing"
+    CHANNEL_NOT_REGISTERED = "channel-not-registered"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -116,6 +118,10 @@ SENTENCES: dict[Reason, str] = {
     "model's card does not accept that.",
     Reason.INPUT_REJECTED: "The volume is outside what the model's card sets for its input, so the "
     "model did not run.",
+    Reason.CHANNEL_MISSING: "The model needs several series of one study as its channels, and the "
+    "study does not hold one of them.",
+    Reason.CHANNEL_NOT_REGISTERED: "The model needs several series of one study as its channels, "
+    "and they do not share a Frame of Reference UID.",
 }
 
 

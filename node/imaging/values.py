@@ -121,6 +121,7 @@ class VolumePlan:
         notes: Sentences on what was put right, such as a slice that arrived twice.
         factors: Per slice, what rescaled values are multiplied by to be in `units`; empty for 1.
         suv: Why the values of a PET volume are not in SUVbw; None where they are, and elsewhere.
+        others: Volumes of other series that a model sees as further channels.
     """
 
     series_uid: str
@@ -137,6 +138,7 @@ class VolumePlan:
     notes: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     suv: Refusal | None = None
+    others: tuple[VolumePlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +158,8 @@ class Volume:
         slices: The source of each slice, same order as `array`.
         padding: True where the pixel was padding (not measured), or None where none was.
         suv: As in `VolumePlan`.
+        others: Volumes of other series on the grid of this one; their `slices` are those of the
+            series as it was read.
     """
 
     array: NDArray[np.int16] | NDArray[np.float32]
@@ -169,6 +173,7 @@ class Volume:
     slices: tuple[SliceSource, ...]
     padding: NDArray[np.bool_] | None = None
     suv: Refusal | None = None
+    others: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,11 @@ class FramesPlan:
         return (self.instance,)
 
     @property
+    def others(self) -> tuple[Sourced, ...]:
+        """Frames have no further channels."""
+        return ()
+
+    @property
     def slices(self) -> tuple[SliceSource, ...]:
         """The source of each frame."""
         return tuple(SliceSource(0, number) for number in self.frame_numbers)
@@ -258,6 +268,13 @@ class Sourced(Protocol):
     def instances(self) -> tuple[SourceInstance, ...]: ...  # noqa: D102
     @property
     def slices(self) -> tuple[SliceSource, ...]: ...  # noqa: D102
+    @property
+    def others(self) -> tuple[Sourced, ...]: ...  # noqa: D102
+
+
+def every_source(source: Sourced) -> tuple[Sourced, ...]:
+    """Return a source and those of its further channels."""
+    return (source, *source.others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from node.models.frame_parts import (
 )
 from node.models.parts import (
     REMOVING,
+    Channel,
     Head,
     Inference,
     Instances,
@@ -46,6 +47,7 @@ from node.models.parts import (
     labels_used,
 )
 from node.models.sections import (
+    read_channels,
     read_findings,
     read_head,
     read_inference,
@@ -87,6 +89,7 @@ _TABLES: Final = (
     "results",
     "scores",
     "findings",
+    "channels",
 )
 
 
@@ -122,6 +125,7 @@ class Card:
         stage: Which model runs before this one, None for none.
         first: That model's card, once it was found.
         kind: `segmentation`, or `classification`, which has findings instead of segments.
+        channels: Further series that the network sees, after the first.
         findings: What a classification says yes or no to, one per output of the network.
     """
 
@@ -153,11 +157,17 @@ class Card:
     first: Card | None = None
     kind: str = KINDS[0]
     findings: tuple[Finding, ...] = ()
+    channels: tuple[Channel, ...] = ()
 
     @property
     def weights_path(self) -> Path:
         """The weights file; of an ensemble the first."""
         return self.folder / self.weights.file
+
+    @property
+    def backgrounds(self) -> tuple[float, ...]:
+        """What lies outside the image of each channel."""
+        return (self.voxels.background, *(channel.background for channel in self.channels))
 
     @property
     def settings_digest(self) -> str:
@@ -184,6 +194,8 @@ class Card:
             "quality": self.quality,
             "results": self.results,
         }
+        if self.channels:
+            parts["channels"] = self.channels
         if self.kind != KINDS[0]:
             parts["findings"] = (self.kind, self.findings)
         if self.stage is not None:
@@ -292,6 +304,7 @@ def parse_card(text: str, folder: Path) -> Card:
         stage=read_stage(document.table("stage")),
         kind=kind,
         findings=read_findings(document.tables("findings")),
+        channels=read_channels(document.tables("channels")),
     )
     top.finish()
     about.finish()
@@ -348,13 +361,17 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
     if card.frames is not None:
         for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
             mistakes.note(0, mistake)
-        if card.kind != KINDS[0] or card.head.kind == "occupancy" or card.stage is not None:
-            mistakes.note(0, "frames are segmented, without fractions and without a [stage]")
-    wanted = 2 * card.inference.neighbours + 1
+        if card.kind != KINDS[0] or card.head.kind == "occupancy" or card.stage or card.channels:
+            mistakes.note(0, "frames are segmented, without fractions, [stage] and [[channels]]")
+    if card.channels and card.voxels.downsample == "spline":
+        mistakes.note(0, 'channels: downsample = "spline" prepares one series only')
+    series = 1 + len(card.channels)
+    wanted = series * (2 * card.inference.neighbours + 1)
     if card.network.channels != wanted:
+        of_series = f"{series} series x " if card.channels else ""
         mistakes.note(
             0,
-            f"network.channels: must be 2 x inference.neighbours + 1 = {wanted}, "
+            f"network.channels: must be {of_series}2 x inference.neighbours + 1 = {wanted}, "
             f"is {card.network.channels}",
         )
     if card.kind == "classification":
@@ -439,6 +456,10 @@ def _check_labels(card: Card, mistakes: Mistakes) -> None:
             mistakes.note(0, f"postprocess[{place}]: restrict_to needs a [stage] to restrict to")
     _check_instances(card, mistakes)
     agreement = card.quality.agreement
+    if agreement and card.voxels.tilt == "resample":
+        mistakes.note(
+            0, "quality.agreement: a stack that is straightened has no mirror image; leave one out"
+        )
     if agreement and set(agreement.mirrors) & set(card.inference.mirrors):
         mistakes.note(
             0,

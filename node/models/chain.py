@@ -54,6 +54,8 @@ def _with_stage(card: Card, named: Callable[[str], Card | None], chain: tuple[st
         raise _fault(card, f"The model '{stage.model}' of its stage is not among the models.")
     if first.kind != "segmentation":
         raise _fault(card, f"{first.name} gives no mask: it is a {first.kind}.")
+    if first.channels:
+        raise _fault(card, f"{first.name} sees several series; the model of a stage sees one.")
     numbers = {segment.number for segment in first.segments}
     if absent := sorted(set(stage.labels) - numbers):
         raise _fault(card, f"{first.name} gives the labels {sorted(numbers)}, not {absent}.")

@@ -44,7 +44,7 @@ def classify_volume(
     card = model.card
     begun = perf_counter()
     meter = Meter(progress)
-    seen = volume if region is None else cut_out(volume, region, card.voxels.background)[0]
+    seen = volume if region is None else cut_out(volume, region, card.backgrounds)[0]
     prepared = prepare(seen, card)
     meter.add("prepare", begun)
     slices, rows, columns = (_inside(axis) for axis in prepared.axes)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from node.errors import setup_error
 from node.imaging.values import Floats, Labels, Outcome, Volume
-from node.models.prepare import Prepared, in_channels, prepare
+from node.models.prepare import Prepared, plane_inputs, prepare, slab_inputs
 from node.models.verdict import Said
 from node.models.weights import read_weights_file
 
@@ -149,7 +149,7 @@ def case_features(volume: Volume, model: LoadedModel, labels: Labels) -> Floats 
         labels: uint8, the volume's shape.
     """
     prepared = prepare(volume, model.card)
-    return features_of(prepared, model, prepared.turn.apply(labels))
+    return features_of(prepared, model, prepared.from_native(labels))
 
 
 def features_of(prepared: Prepared, model: LoadedModel, labels: Labels) -> Floats | None:
@@ -210,10 +210,10 @@ def _patch(prepared: Prepared, model: LoadedModel, corner: _Corner) -> Tensor:
     """Return one input of the network, (1, channels, [slices,] rows, columns)."""
     beside = model.card.inference.neighbours
     if model.card.inference.patch is None:
-        return in_channels(prepared.planes(corner[0] - beside, corner[0] + 1 + beside), beside)
+        return plane_inputs(prepared, corner[0], corner[0] + 1, beside)
     (z, y, x), (depth, rows, columns) = corner, model.card.inference.patch
-    planes = prepared.planes(z, z + depth)[:, y : y + rows, x : x + columns]
-    return torch.from_numpy(np.ascontiguousarray(planes))[None, None]
+    planes = slab_inputs(prepared, z, z + depth)
+    return planes[None, :, :, y : y + rows, x : x + columns].contiguous()
 
 
 def _deepest(network: nn.Module, batch: Tensor) -> NDArray[np.float32]:

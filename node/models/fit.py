@@ -39,6 +39,16 @@ def refusal_of(volume: Volume, card: Card) -> Refusal | None:
             Reason.NOT_ACCEPTED,
             f"The volume is in {volume.units or 'no unit'}, {card.name} wants {card.voxels.units}.",
         )
+    for channel, other in zip(card.channels, volume.others, strict=True):
+        if channel.units == "SUVbw" and other.suv is not None:
+            return _refusal(other, other.suv.reason, other.suv.explanation)
+        if other.units != channel.units:
+            return _refusal(
+                other,
+                Reason.NOT_ACCEPTED,
+                f"The volume is in {other.units or 'no unit'}, the channel {channel.name} of "
+                f"{card.name} wants {channel.units}.",
+            )
     return None
 
 

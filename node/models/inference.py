@@ -86,7 +86,7 @@ def segment_volume(
     said = [
         *implausible(split.pooled, volume, card.quality, names, body_above=card.voxels.body_above),
         *unusual(
-            features_of(raw.prepared, model, raw.prepared.turn.apply(split.pooled[raw.box]))
+            features_of(raw.prepared, model, raw.prepared.from_native(split.pooled[raw.box]))
             if model.features
             else None,
             model.features,
@@ -132,7 +132,7 @@ def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter
     since = perf_counter()
     seen, box = volume, (slice(None), slice(None), slice(None))
     if region is not None:
-        seen, box = cut_out(volume, region, card.voxels.background)
+        seen, box = cut_out(volume, region, card.backgrounds)
     prepared = prepare(seen, card)
     meter.add("prepare", since)
     since, before = perf_counter(), sum(meter.seconds.values())
@@ -167,16 +167,21 @@ def _disagreement(
     for place, name in enumerate(agreement.mirrors, start=1):
         axis = raw.prepared.turn.order[AXES.index(name)]
         # The affine stays: the network sees the mirror image as if it were the patient.
-        mirrored = replace(
-            volume,
-            array=np.flip(volume.array, axis),
-            padding=None if volume.padding is None else np.flip(volume.padding, axis),
-        )
+        others = tuple(_mirrored(other, axis) for other in volume.others)
+        mirrored = replace(_mirrored(volume, axis), others=others)
         seen = None if region is None else replace(region, mask=np.flip(region.mask, axis))
         meter = Meter(partial(_later_share, progress, place, count))
         passes.append(np.flip(_raw(mirrored, model, seen, meter).labels, axis))
     names = {segment.number: segment.label for segment in model.card.segments}
     return disagreement(passes, review_below=agreement.review_below, names=names)
+
+
+def _mirrored(volume: Volume, axis: int) -> Volume:
+    return replace(
+        volume,
+        array=np.flip(volume.array, axis),
+        padding=None if volume.padding is None else np.flip(volume.padding, axis),
+    )
 
 
 def _later_share(progress: Callable[[float], None], done: int, count: int, share: float) -> None:

@@ -227,6 +227,25 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Channel:
+    """[[channels]]: another series of the same study, which the network sees beside the first.
+
+    Attributes:
+        name: What refusals call it, such as CT.
+        accepts: Conditions on its header; exactly one registered series must meet them.
+        units: `Volume.units` that its steps expect.
+        background: What lies outside it, before the steps.
+        steps: Its intensity steps, in order.
+    """
+
+    name: str
+    accepts: tuple[Condition, ...]
+    units: str
+    background: float
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeepLargest:
     """Keep the largest 3D pieces (faces, edges and corners touch).
 

@@ -6,7 +6,7 @@ Planes are made when they are asked for, so that memory holds a slab and never a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 import numpy as np
@@ -48,6 +48,7 @@ class Prepared:
         shear: How the volume's slices are shifted against `array` before it was turned, which then
             is the straightened box; None where they lie above each other.
         whole: The network's grid where it was prepared as a whole, steps done.
+        others: Further channels on the same grid.
     """
 
     array: Voxels
@@ -59,6 +60,7 @@ class Prepared:
     in_plane: tuple[Tensor, Tensor] | None
     shear: Shear | None = None
     whole: NDArray[np.float32] | None = None
+    others: tuple[Prepared, ...] = ()
 
     def to_native(self, array: NDArray[_Number]) -> NDArray[_Number]:
         """Return what has the card's axes on the volume's own grid."""
@@ -126,7 +128,11 @@ def prepare(volume: Volume, card: Card) -> Prepared:
     if voxels.tilt == "resample":
         shear = shear_of(volume.affine, slices_rows_columns)
     if shear is not None:
-        volume = straightened(volume, shear, voxels.background)
+        further = tuple(
+            straightened(other, shear, channel.background)
+            for channel, other in zip(card.channels, volume.others, strict=True)
+        )
+        volume = replace(straightened(volume, shear, voxels.background), others=further)
         slices_rows_columns = shear.box
     if voxels.orientation == "native":
         turned = turn(slices_rows_columns, voxels.transpose, (False, False, False))
@@ -177,7 +183,7 @@ def prepare(volume: Volume, card: Card) -> Prepared:
             torch.from_numpy(axis.forward(voxels.downsample)) for axis in (rows, columns)
         )
         in_plane = (row_matrix, column_matrix)
-    return Prepared(
+    first_series = Prepared(
         array=array,
         turn=turned,
         axes=(slices, rows, columns),
@@ -186,6 +192,34 @@ def prepare(volume: Volume, card: Card) -> Prepared:
         downsample=voxels.downsample,
         in_plane=in_plane,
         shear=shear,
+    )
+    others = tuple(
+        replace(
+            first_series,
+            array=cast(Voxels, turned.apply(other.array)),
+            steps=fix_steps(channel.steps, other.array, other.padding),
+            background=channel.background,
+        )
+        for channel, other in zip(card.channels, volume.others, strict=True)
+    )
+    return replace(first_series, others=others)
+
+
+def plane_inputs(prepared: Prepared, first: int, last: int, beside: int) -> Tensor:
+    """Return 2D inputs (n, channels, rows, columns) for planes first..last-1, series by series."""
+    return torch.cat(
+        [
+            in_channels(each.planes(first - beside, last + beside), beside)
+            for each in (prepared, *prepared.others)
+        ],
+        dim=1,
+    )
+
+
+def slab_inputs(prepared: Prepared, first: int, last: int) -> Tensor:
+    """Return planes first..last-1 of every channel, (channels, n, rows, columns)."""
+    return torch.from_numpy(
+        np.stack([each.planes(first, last) for each in (prepared, *prepared.others)])
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +30,7 @@ class Region:
     stage: Stage
 
 
-def cut_out(volume: Volume, region: Region, background: float) -> tuple[Volume, Box]:
+def cut_out(volume: Volume, region: Region, backgrounds: Sequence[float]) -> tuple[Volume, Box]:
     """Return the box of a region, with background outside the grown mask, and where it lay.
 
     Voxels outside count as padding, so that a volume's own mean is that of what is left.
@@ -37,7 +38,7 @@ def cut_out(volume: Volume, region: Region, background: float) -> tuple[Volume, 
     Args:
         volume: The source.
         region: Its mask is not empty.
-        background: In the volume's units.
+        backgrounds: In the volume's units, and in those of each of its further channels.
     """
     found = ndimage.find_objects(region.mask.view(np.uint8))[0]
     first, second, third = (
@@ -52,15 +53,16 @@ def cut_out(volume: Volume, region: Region, background: float) -> tuple[Volume, 
     box = (first, second, third)
     away = ndimage.distance_transform_edt(~region.mask[box], sampling=volume.spacing_mm)
     outside = away > region.stage.outside_mm
-    array = volume.array[box].copy()
-    array[outside] = background
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
-    cut = replace(
-        volume,
-        array=array,
-        affine=affine,
-        slices=volume.slices[first],
-        padding=outside if volume.padding is None else outside | volume.padding[box],
-    )
+
+    def blanked(one: Volume, background: float) -> Volume:
+        array = one.array[box].copy()
+        array[outside] = background
+        padding = outside if one.padding is None else outside | one.padding[box]
+        return replace(one, array=array, affine=affine, padding=padding)
+
+    own, *further = backgrounds
+    others = tuple(blanked(one, b) for one, b in zip(volume.others, further, strict=True))
+    cut = replace(blanked(volume, own), slices=volume.slices[first], others=others)
     return cut, box

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from node.models.loaded import LoadedModel
-from node.models.prepare import Prepared, in_channels
+from node.models.prepare import Prepared, plane_inputs, slab_inputs
 
 _SIGMA: Final = 0.125  # of the patch's side, as nnU-Net and MONAI
 _FLOOR: Final = 0.03
@@ -50,7 +50,7 @@ def _by_slices(prepared: Prepared, model: LoadedModel, meter: Meter) -> Iterator
     for first in range(0, count, model.card.inference.batch):
         last = min(first + model.card.inference.batch, count)
         since = perf_counter()
-        batch = in_channels(prepared.planes(first - beside, last + beside), beside)
+        batch = plane_inputs(prepared, first, last, beside)
         meter.add("prepare", since)
         yield from _timed(model, batch, meter)  # (outputs, rows, columns) each
         meter.report(last / count)
@@ -75,12 +75,12 @@ def _by_window(prepared: Prepared, model: LoadedModel, meter: Meter) -> Iterator
     slab = torch.zeros((model.card.network.outputs, patch[0], *prepared.shape[1:])).to(model.device)
     for row, (start, following) in enumerate(pairwise([*starts[0], prepared.shape[0]])):
         since = perf_counter()
-        planes = torch.from_numpy(prepared.planes(start, start + patch[0]))  # (d, rows, columns)
+        planes = slab_inputs(prepared, start, start + patch[0])  # (channels, d, rows, columns)
         meter.add("prepare", since)
         for first in range(0, len(places), inference.batch):
             some = places[first : first + inference.batch]
             boxes = [(slice(y, y + patch[1]), slice(x, x + patch[2])) for y, x in some]
-            batch = torch.stack([planes[:, ys, xs] for ys, xs in boxes])[:, None]
+            batch = torch.stack([planes[:, :, ys, xs] for ys, xs in boxes])
             for (ys, xs), scores in zip(boxes, _timed(model, batch, meter), strict=True):
                 slab[:, :, ys, xs].addcmul_(scores, weight)
         done = following - start

@@ -12,6 +12,7 @@ from node.models.parts import (
     ORIENTATION_LETTERS,
     Add,
     Agreement,
+    Channel,
     Clip,
     Close,
     DropSmall,
@@ -147,6 +148,24 @@ def read_steps(tables: Sequence[Table]) -> tuple[Step, ...]:
         steps.append(readers[table.choice("step", tuple(readers))](table))
         table.finish()
     return tuple(steps)
+
+
+def read_channels(tables: Sequence[Table]) -> tuple[Channel, ...]:
+    """Read [[channels]]: the second channel and those after it."""
+    channels = []
+    for table in tables:
+        channel = Channel(
+            name=table.string("name", longest=32),
+            accepts=read_conditions(table.table("accepts")),
+            units=table.string("units", longest=16),
+            background=table.number("background", -_FAR, _FAR),
+            steps=read_steps(table.tables("steps")),
+        )
+        if not channel.accepts:
+            table.note("accepts", 'must hold at least one condition, such as Modality = "CT"')
+        table.finish()
+        channels.append(channel)
+    return tuple(channels)
 
 
 def _range(table: Table, low_key: str, high_key: str) -> tuple[float, float]:

@@ -48,9 +48,10 @@ def run_in_stages(
     first, stage = model.first, model.card.stage
     if first is None or stage is None:
         return _run(volume, model, None, progress)
-    if refusal := refusal_of(volume, first.card):
+    alone = replace(volume, others=())  # the model before sees the first series only
+    if refusal := refusal_of(alone, first.card):
         return refusal
-    before = segment_in_stages(volume, first, progress=lambda share: progress(share / 2))
+    before = segment_in_stages(alone, first, progress=lambda share: progress(share / 2))
     if isinstance(before, Refusal):
         return before
     name = f"{first.card.name} {first.card.version}"

@@ -21,7 +21,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from node.errors import PeerError
 from node.imaging.attributes import tolerated
-from node.imaging.values import Floats, Refusal, Segmentation, Sourced, Volume
+from node.imaging.values import (
+    Floats,
+    Refusal,
+    Segmentation,
+    Sourced,
+    Volume,
+    every_source,
+)
 from node.results.identity import identity_tags
 from node.results.part10 import file_head
 from node.results.planes import read_planes
@@ -174,12 +181,16 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
 
 def reference_faults(seg: Dataset, source: Sourced) -> Iterator[str]:
     """Yield where the object does not name exactly its source's instances."""
-    wanted = {(one.sop_class_uid, one.sop_instance_uid) for one in source.instances}
+    sources = every_source(source)
+    wanted = {
+        (one.sop_class_uid, one.sop_instance_uid) for each in sources for one in each.instances
+    }
     series = seg.ReferencedSeriesSequence
-    if len(series) != 1 or series[0].SeriesInstanceUID != source.series_uid:
+    if [one.SeriesInstanceUID for one in series] != [each.series_uid for each in sources]:
         yield "Referenced Series Sequence does not name the source's series alone."
+    referenced = [item for one in series for item in one.ReferencedInstanceSequence]
     for words, items in (
-        ("Referenced Series Sequence", series[0].ReferencedInstanceSequence),
+        ("Referenced Series Sequence", referenced),
         ("Source Image Sequence", seg.SourceImageSequence),
     ):
         named = {(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in items}

@@ -180,6 +180,10 @@ def read_identity(source: Sourced, *, empty_patient_id_allowed: bool = False) ->
     refusal = _disagreement(source, headers)
     if refusal is not None:
         return refusal
+    for other in source.others:
+        refusal = _other_patient(source, headers[0], other)
+        if refusal is not None:
+            return refusal
     first = headers[0]
     tags = identity_tags(source)
     reason, missing = _missing(first, tags, empty_patient_id_allowed=empty_patient_id_allowed)
@@ -220,6 +224,28 @@ def _disagreement(source: Sourced, headers: list[FileDataset]) -> Refusal | None
                 f"Instances {first_uid} and {uid} differ in {', '.join(differing)}, so the "
                 "result would belong to one of two.",
                 (first_uid, uid),
+            )
+    return None
+
+
+def _other_patient(source: Sourced, first: FileDataset, other: Sourced) -> Refusal | None:
+    """Return a refusal if a further channel is not of the same patient, study and frame."""
+    for instance in other.instances:
+        header = open_header(instance.file)
+        differing = [
+            words
+            for keyword, words in _MUST_AGREE.items()
+            if keyword != "SeriesInstanceUID"
+            and _meaning(header, keyword) != _meaning(first, keyword)
+        ]
+        if differing:
+            uids = (source.instances[0].sop_instance_uid, instance.sop_instance_uid)
+            return _refusal(
+                source,
+                Reason.MIXED_IDENTITY,
+                f"Instances {uids[0]} and {uids[1]} of two channels differ in "
+                f"{', '.join(differing)}, so the result would belong to one of two.",
+                uids,
             )
     return None
 

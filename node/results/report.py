@@ -17,7 +17,14 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
 from pydicom.uid import Comprehensive3DSRStorage
 
-from node.imaging.values import Classification, Refusal, ScoredFinding, Volume
+from node.imaging.values import (
+    Classification,
+    Refusal,
+    ScoredFinding,
+    SourceInstance,
+    Volume,
+    every_source,
+)
 from node.results.explicit import element, written
 from node.results.identity import Identity, read_identity
 from node.results.part10 import object_file
@@ -107,7 +114,11 @@ def classification_report(
         return identity
     series_uid = derived_uid("series", key, identity.digest, node.name, node.version)
     made = sr.Comprehensive3DSR(
-        evidence=[_stand_in(volume, place, identity) for place in range(len(volume.instances))],
+        evidence=[
+            _stand_in(instance, each.series_uid, identity)
+            for each in every_source(volume)
+            for instance in each.instances
+        ],
         content=_content(volume, answer, key, node)[0],
         series_instance_uid=series_uid,
         series_number=series_number(volume, answer.model.series_number),
@@ -200,14 +211,13 @@ def _group(
     )
 
 
-def _stand_in(volume: Volume, place: int, identity: Identity) -> Dataset:
+def _stand_in(instance: SourceInstance, series_uid: str, identity: Identity) -> Dataset:
     """Return what highdicom must know of one source: its UIDs, and nothing of the patient."""
-    instance = volume.instances[place]
     source = Dataset()
     for keyword in _EMPTY:
         setattr(source, keyword, "")
     source.SOPClassUID = instance.sop_class_uid
     source.SOPInstanceUID = instance.sop_instance_uid
     source.StudyInstanceUID = identity.study_uid
-    source.SeriesInstanceUID = identity.series_uid
+    source.SeriesInstanceUID = series_uid
     return source

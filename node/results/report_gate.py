@@ -14,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import Comprehensive3DSRStorage
 
 from node.imaging.attributes import tolerated
-from node.imaging.values import Classification, Volume
+from node.imaging.values import Classification, Volume, every_source
 from node.results.gate import identity_faults, name_faults, said
 from node.results.sources import open_header
 
@@ -65,7 +65,11 @@ def _references(report: Dataset, volume: Volume) -> Iterator[str]:
         for one in series.ReferencedSOPSequence
     }
     study_uid = volume.instances[0].header.StudyInstanceUID
-    wanted = {(study_uid, volume.series_uid, one.sop_instance_uid) for one in volume.instances}
+    wanted = {
+        (study_uid, each.series_uid, one.sop_instance_uid)
+        for each in every_source(volume)
+        for one in each.instances
+    }
     if named != wanted:
         yield (
             f"The evidence lacks {len(wanted - named)} of {len(wanted)} source instances and "

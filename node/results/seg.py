@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from node.imaging.attributes import numbers, text, texts
-from node.imaging.values import Labels, Refusal, Segmentation, Sourced, Volume
+from node.imaging.values import Labels, Refusal, Segmentation, Sourced, Volume, every_source
 from node.results.explicit import element, sequence
 from node.results.identity import Identity, read_identity
 from node.results.part10 import object_file
@@ -311,14 +311,21 @@ def _coded(tag: int, value: bytes, meaning: bytes) -> bytes:
 
 
 def references(source: Sourced, identity: Identity) -> dict[int, bytes]:
-    """Return the references to every instance of the series, with content or without."""
+    """Return the references to every instance of every series, with content or without."""
+    uids = [identity.series_uid, *(other.series_uid for other in source.others)]
     pairs = [
-        element(0x00081150, "UI", instance.sop_class_uid.encode())
-        + element(0x00081155, "UI", instance.sop_instance_uid.encode())
-        for instance in source.instances
+        [
+            element(0x00081150, "UI", instance.sop_class_uid.encode())
+            + element(0x00081155, "UI", instance.sop_instance_uid.encode())
+            for instance in each.instances
+        ]
+        for each in every_source(source)
     ]
-    series = sequence(0x0008114A, pairs) + element(0x0020000E, "UI", identity.series_uid.encode())
+    series = [
+        sequence(0x0008114A, some) + element(0x0020000E, "UI", uid.encode())
+        for uid, some in zip(uids, pairs, strict=True)
+    ]
     return {
-        0x00081115: sequence(0x00081115, [series]),
-        0x00082112: sequence(0x00082112, pairs),
+        0x00081115: sequence(0x00081115, series),
+        0x00082112: sequence(0x00082112, [pair for some in pairs for pair in some]),
     }

@@ -55,7 +55,20 @@ def result_key(
 
 
 def volume_inputs(volume: Sourced) -> tuple[str, ...]:
-    """Return one line per instance: UID, digest of its bytes, and which frames were used."""
+    """Return one line per instance: UID, digest of its bytes, and which frames were used.
+
+    Instances of further channels say which channel they are.
+    """
+    own = _lines(volume)
+    further = (
+        f"{line} channel {place}"
+        for place, other in enumerate(volume.others, start=2)
+        for line in _lines(other)
+    )
+    return (*own, *further)
+
+
+def _lines(volume: Sourced) -> tuple[str, ...]:
     frames: dict[int, list[int]] = {}
     for piece in volume.slices:
         frames.setdefault(piece.instance, []).append(piece.frame or 0)

@@ -111,7 +111,8 @@ def _decide(
     decisions.record_configuration(db, settings.digest, settings.text)
     terms = {name: ModelTerms(card.accepts, card.min_slices) for name, card in cards.items()}
     by_series: dict[int, list[InstanceRow]] = defaultdict(list)
-    for row in instances.instances_of_revision(db, revision.id):
+    every = instances.instances_of_revision(db, revision.id)
+    for row in every:
         by_series[row.series_id].append(row)
     said: list[Decision] = []
     queued = 0
@@ -124,7 +125,7 @@ def _decide(
         )
         for decision in decide(header, settings.routes, terms):
             recorded = _queue(
-                db, decision, _Input(study, revision, series.id, rows, settings, cards)
+                db, decision, _Input(study, revision, series.id, rows, every, settings, cards)
             )
             said.append(recorded)
             queued += recorded.said is Said.RUN
@@ -148,6 +149,7 @@ class _Input:
     revision: RevisionRow
     series_id: int
     rows: Sequence[InstanceRow]
+    study_rows: Sequence[InstanceRow]
     settings: Settings
     cards: Mapping[str, Card]
 
@@ -156,7 +158,8 @@ def _queue(db: Connection, decision: Decision, about: _Input) -> Decision:
     """Record one decision and, where it says run, its job; return the decision as recorded."""
     dedup = ""
     if decision.said is Said.RUN:
-        dedup = _dedup_key(about.rows, decision, about.cards[decision.model])
+        card = about.cards[decision.model]
+        dedup = _dedup_key(about.study_rows if card.channels else about.rows, decision, card)
         known = queue.list_jobs(db, study_id=about.study.id)
         same = [job for job in known if job.dedup_key == dedup]
         if same:

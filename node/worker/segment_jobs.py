@@ -143,6 +143,7 @@ class SegmentWorker:
             return _Done(f"refused: the model '{job.model}' is not on this host any more")
         with writing(self.engine) as db:
             rows = instances.instances_of_revision(db, job.revision_id, job.series_id)
+            study = instances.instances_of_revision(db, job.revision_id) if card.channels else []
         node = NodeFacts(self.settings.node.name, version("limner"))
         files = [self._file(row) for row in rows]
         route = self.settings.route(job.route)
@@ -153,6 +154,7 @@ class SegmentWorker:
             progress,
             exists=self._exists,
             marks=route.marks if route else (),
+            beside=[self._file(row) for row in study if row.series_id != job.series_id],
         )
         made = [each for each in found if isinstance(each, Segmented)]
         again = [key for each in found if isinstance(each, MadeBefore) for key in each.keys]

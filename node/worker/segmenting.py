@@ -17,6 +17,7 @@ from node.imaging.frame_reader import open_frames
 from node.imaging.images import find_images
 from node.imaging.inspect_frames import frames_refusal
 from node.imaging.planes import RefusedError
+from node.imaging.registered import load_registered
 from node.imaging.values import (
     Answer,
     FramesPlan,
@@ -26,7 +27,7 @@ from node.imaging.values import (
     Volume,
     VolumePlan,
 )
-from node.imaging.volume import load_volume
+from node.models.card import Card
 from node.models.fit import refusal_of
 from node.models.frames import segment_frames
 from node.models.loaded import LoadedModel
@@ -39,8 +40,9 @@ from node.results.pictures import overlay_pictures
 from node.results.report_gate import check_report
 from node.results.uids import result_key, volume_inputs
 from node.results.write import NodeFacts, ResultObject, write_results
+from node.worker.companions import with_companions
 from node.worker.gates import judge_input
-from node.worker.selection import Plan, select
+from node.worker.selection import Plan, Selection, select
 
 
 class GateError(LimnerError):
@@ -107,6 +109,7 @@ def segment_files(
     *,
     exists: Callable[[str], bool] = lambda _key: False,
     marks: Sequence[str] = (),
+    beside: Sequence[InstanceFile] = (),
 ) -> tuple[Part, ...]:
     """Find the model's volumes or frames among instances, segment each, and write its results.
 
@@ -116,6 +119,8 @@ def segment_files(
         node: Name and version of this node, for provenance.
         progress: Told at each stage.
         exists: Whether a result with this key was made before; it is then not made again.
+        beside: Instances of further series of the study, in which the card's channels are looked
+            for; those of `files` are looked at too.
         marks: Verdicts that stand in the series description of what is written.
 
     Raises:
@@ -124,8 +129,14 @@ def segment_files(
     """
     progress.enter("read")
     tilted = model.card.voxels.tilt == "resample"
-    found = find_images(files, min_slices=model.card.min_slices, tilted=tilted)
+    found: Sequence[Plan | Refusal] = find_images(
+        files, min_slices=model.card.min_slices, tilted=tilted
+    )
     selection = select(found, model.card)
+    if model.card.channels:
+        further = find_images(beside, min_slices=model.card.min_slices, tilted=tilted)
+        found = [*found, *further]
+        selection = _with_channels(selection, found, model.card)
     done: list[Part] = list(selection.refused)
     for plan in selection.plans:
         keys = tuple(_key(plan, model, kind, marks) for kind in model.card.results.kinds)
@@ -136,6 +147,21 @@ def segment_files(
         else:
             done.append(_segment(plan, model, node, progress, marks))
     return tuple(done)
+
+
+def _with_channels(selection: Selection, found: Sequence[Plan | Refusal], card: Card) -> Selection:
+    """Return the volumes with their further channels, which are not refused themselves then."""
+    joined_plans: list[Plan] = []
+    refused = []
+    for plan in selection.plans:
+        one = with_companions(plan, found, card) if isinstance(plan, VolumePlan) else plan
+        if isinstance(one, Refusal):
+            refused.append(one)
+        else:
+            joined_plans.append(one)
+    used = {(other.series_uid, other.part) for plan in joined_plans for other in plan.others}
+    left = [each for each in selection.refused if (each.series_uid, each.part) not in used]
+    return Selection(tuple(joined_plans), (*left, *refused))
 
 
 def _key(plan: Plan, model: LoadedModel, kind: str, marks: Sequence[str]) -> str:
@@ -160,7 +186,8 @@ def _segment(
     said = judge_input(plan, model.card)
     if isinstance(said, Refusal):
         return said
-    volume = load_volume(plan)
+    backgrounds = [channel.background for channel in model.card.channels]
+    volume = load_registered(plan, backgrounds)
     if isinstance(volume, Refusal):
         return volume
     if refusal := refusal_of(volume, model.card):
