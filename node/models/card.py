@@ -455,17 +455,7 @@ def _check_labels(card: Card, mistakes: Mistakes) -> None:
         if isinstance(step, RestrictTo) and card.stage is None:
             mistakes.note(0, f"postprocess[{place}]: restrict_to needs a [stage] to restrict to")
     _check_instances(card, mistakes)
-    agreement = card.quality.agreement
-    if agreement and card.voxels.tilt == "resample":
-        mistakes.note(
-            0, "quality.agreement: a stack that is straightened has no mirror image; leave one out"
-        )
-    if agreement and set(agreement.mirrors) & set(card.inference.mirrors):
-        mistakes.note(
-            0,
-            "quality.agreement.mirrors: passes that inference.mirrors averages always agree; "
-            "take another axis",
-        )
+    _check_agreement(card, mistakes)
     numbers = {segment.number for segment in card.segments}
     if numbers != labels:
         mistakes.note(
@@ -477,6 +467,28 @@ def _check_labels(card: Card, mistakes: Mistakes) -> None:
     limited |= {number for ratio in card.quality.ratios for number in (ratio.of, ratio.to)}
     for number in sorted(limited - numbers):
         mistakes.note(0, f"quality: there is no segment {number}")
+
+
+def _check_agreement(card: Card, mistakes: Mistakes) -> None:
+    """Note which mirrored passes cannot be compared."""
+    agreement = card.quality.agreement
+    known = card.inference.mirrored
+    if agreement and known is not None and set(agreement.mirrors) - set(known):
+        mistakes.note(
+            0,
+            f"quality.agreement.mirrors: the network was trained with the mirrors {list(known)}; "
+            "it knows no others",
+        )
+    if agreement and card.voxels.tilt == "resample":
+        mistakes.note(
+            0, "quality.agreement: a stack that is straightened has no mirror image; leave one out"
+        )
+    if agreement and set(agreement.mirrors) & set(card.inference.mirrors):
+        mistakes.note(
+            0,
+            "quality.agreement.mirrors: passes that inference.mirrors averages always agree; "
+            "take another axis",
+        )
 
 
 def _check_instances(card: Card, mistakes: Mistakes) -> None:

@@ -83,7 +83,7 @@ class Voxels:
     units: str
     downsample: str
     back: str
-    tilt: str = "refuse"
+    tilt: str = field(default="refuse", metadata=LATER)
     transpose: tuple[int, int, int] = field(default=(0, 1, 2), metadata=LATER)
     crop: str = field(default="none", metadata=LATER)
 
