@@ -27,6 +27,8 @@ from node.imaging.values import Floats, Volume
 _STRAIGHT_PIXELS: Final = 1e-3
 """A whole stack that is shifted by less is one with right angles."""
 
+_NO_STEP_PIXELS: Final = 1e-9  # what binary arithmetic leaves of a right angle
+
 _Number = TypeVar("_Number", bound=np.generic)
 
 
@@ -84,6 +86,28 @@ class Shear:
         return self.rows * index - self.first[0], self.columns * index - self.first[1]
 
 
+def mirrored_affine(affine: Floats, axis: int) -> Floats:
+    """Return the affine with which a mirrored stack is straightened just as the stack is.
+
+    Args:
+        affine: Of the stack.
+        axis: Along which its array is turned round: 0 slices, 1 rows, 2 columns.
+    """
+    mirrored = affine.copy()
+    for other, step in zip((1, 2), _steps(affine), strict=True):
+        if axis in (0, other) and abs(step) > _NO_STEP_PIXELS:
+            mirrored[:3, 0] -= 2 * step * affine[:3, other]
+    return mirrored
+
+
+def _steps(affine: Floats) -> tuple[float, float]:
+    """Return by how many rows and columns each slice lies further than the one before."""
+    rows, columns = (
+        float(affine[:3, 0] @ affine[:3, k] / (affine[:3, k] @ affine[:3, k])) for k in (1, 2)
+    )
+    return rows, columns
+
+
 def shear_of(affine: Floats, shape: tuple[int, int, int]) -> Shear | None:
     """Return how a stack is sheared, None if its slices lie above each other.
 
@@ -91,7 +115,7 @@ def shear_of(affine: Floats, shape: tuple[int, int, int]) -> Shear | None:
         affine: Index [slice, row, column, 1] to LPS mm; rows and columns at a right angle.
         shape: Slices, rows, columns.
     """
-    steps = [float(affine[:3, 0] @ affine[:3, k] / (affine[:3, k] @ affine[:3, k])) for k in (1, 2)]
+    steps = _steps(affine)
     if max(abs(step) for step in steps) * (shape[0] - 1) < _STRAIGHT_PIXELS:
         return None
     ends = [(min(0.0, step * (shape[0] - 1)), max(0.0, step * (shape[0] - 1))) for step in steps]

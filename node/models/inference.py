@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from node.imaging.tilt import mirrored_affine
 from node.imaging.values import Fractions, Labels, Segmentation, Volume
 from node.models.agreement import disagreement
 from node.models.features import features_of, unusual
@@ -166,7 +167,7 @@ def _disagreement(
     passes = [raw.labels]
     for place, name in enumerate(agreement.mirrors, start=1):
         axis = raw.prepared.turn.order[AXES.index(name)]
-        # The affine stays: the network sees the mirror image as if it were the patient.
+        # Directions stay: the network sees the mirror image as if it were the patient.
         others = tuple(_mirrored(other, axis) for other in volume.others)
         mirrored = replace(_mirrored(volume, axis), others=others)
         seen = None if region is None else replace(region, mask=np.flip(region.mask, axis))
@@ -180,6 +181,7 @@ def _mirrored(volume: Volume, axis: int) -> Volume:
     return replace(
         volume,
         array=np.flip(volume.array, axis),
+        affine=mirrored_affine(volume.affine, axis),
         padding=None if volume.padding is None else np.flip(volume.padding, axis),
     )
 

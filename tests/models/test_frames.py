@@ -163,10 +163,10 @@ def test_what_needs_a_volume_is_a_mistake_in_a_card_for_frames(name: str) -> Non
 
 
 def test_keys_of_frames_are_mistakes_in_other_cards() -> None:
-    text = card_text(more='crop = "image"').replace("{sha256}", UNKNOWN)
+    text = card_text(more='ratio = "keep"').replace("{sha256}", UNKNOWN)
     with pytest.raises(SetupError) as caught:
         parse_card(text.replace('mode = "frames"', 'mode = "slices"'), Path("models/frames"))
-    assert "crop: unknown key" in caught.value.fault.what
+    assert "ratio: unknown key" in caught.value.fault.what
 
 
 def test_a_card_for_frames_is_checked_and_its_sizes_are_judged(tmp_path: Path) -> None:

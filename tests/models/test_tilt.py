@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from node.imaging import find_volumes, load_volume, read_folder
-from node.imaging.tilt import shear_of, straightened
-from node.imaging.values import Refusal, Volume, VolumePlan
+from node.imaging.tilt import mirrored_affine, shear_of, straightened
+from node.imaging.values import Refusal, Segmentation, Volume, VolumePlan
 from node.models.fit import refusal_of
 from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel, load_model
@@ -134,6 +134,19 @@ def test_a_label_comes_back_to_its_own_slice_exactly_enough(
     assert np.abs(shift).max() < 0.1
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mirrored_stack_is_straightened_just_as_well(axis: int) -> None:
+    affine = affine_of(across=0.4)
+    mirrored = mirrored_affine(affine, axis)
+    shear = shear_of(mirrored, SHAPE)
+    assert shear is not None
+    flipped = np.flip(ball(affine), axis)
+    inside = shear.straighten(flipped, 0) > 500
+    # A straight ball has the same middle on every slice, a sheared one wanders.
+    middles = [np.argwhere(plane).mean(axis=0) for plane in inside if plane.sum() > 50]
+    assert np.ptp(middles, axis=0).max() < 0.5
+
+
 def test_values_come_back_interpolated_and_labels_as_labels() -> None:
     affine = affine_of(across=0.4)
     shear = shear_of(affine, SHAPE)
@@ -156,5 +169,6 @@ def test_a_tilted_series_goes_through_the_line_and_its_gate(tmp_path: Path) -> N
         read_folder(folder), model, NodeFacts("node", "1"), Progress(lambda *_: None)
     )
     assert isinstance(part, Segmented), part
-    assert dice(part.segmentation.labels > 0, ball(affine_of()) > 500) >= 0.99
+    assert isinstance(part.answer, Segmentation)
+    assert dice(part.answer.labels > 0, ball(affine_of()) > 500) >= 0.99
     assert part.results

@@ -93,7 +93,7 @@ def test_the_nerve_is_found_on_its_pixels_of_every_frame(name: str, tmp_path: Pa
         for found, wanted in zip(labels == NERVE, truth == NERVE, strict=True):
             assert dice(found, wanted) > 0.9
         assert len(part.pictures) == plan.shape[0]
-        areas = [one.value for one in part.segmentation.measurements]
+        areas = [one.value for one in part.answer.measurements]
         if name == "no region":
             assert areas == []
         else:
