@@ -361,8 +361,10 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
     if card.frames is not None:
         for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
             mistakes.note(0, mistake)
-        if card.kind != KINDS[0] or card.head.kind == "occupancy" or card.stage or card.channels:
-            mistakes.note(0, "frames are segmented, without fractions, [stage] and [[channels]]")
+        if card.kind != KINDS[0]:
+            mistakes.note(0, f'kind: frames are segmented, a card of kind = "{card.kind}" is not')
+        if card.channels:
+            mistakes.note(0, "channels: frames come from one image")
     if card.channels and card.voxels.downsample == "spline":
         mistakes.note(0, 'channels: downsample = "spline" prepares one series only')
     series = 1 + len(card.channels)
