@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,8 @@ def import_source(source: Path, folder: Path, name: str, as_json: bool) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--fold", type=click.IntRange(0), default=0, show_default=True,
               help="Which set of patients is held out.")  # fmt: skip
+@click.option("--every-fold", is_flag=True,
+              help="Train each fold into OUT/fold-N and pool what was held out.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
               help="Threads; more than one may change the last bits.")  # fmt: skip
 @click.option("--bf16", is_flag=True, help="Compute in bf16 where the processor can.")
@@ -182,6 +185,7 @@ def train(
     steps: int | None,
     seed: int,
     fold: int,
+    every_fold: bool,
     threads: int,
     bf16: bool,
     as_json: bool,
@@ -195,11 +199,11 @@ def train(
     Example:
       limner train lung-ct --out scratch/lung-ct --seed 1
       limner train hippocampus --data mr-hippocampus/ --out scratch/hippocampus --minutes 10
+      limner train pet-tumour --data pet-sarcoma/ --out scratch/pet --every-fold
     """
     import time
     from dataclasses import replace
 
-    from node.models.card import load_card
     from node.models.memory import tune_allocator
 
     tune_allocator()
@@ -216,26 +220,51 @@ def train(
     if source is not None and fold >= source.splitting.folds:
         raise click.UsageError(f"'{recipe}' has the folds 0 to {source.splitting.folds - 1}")
     budget = replace(RECIPES[recipe].budget, minutes=minutes)
-    with Training() as shown:
-        train_model(
-            recipe,
-            out,
-            seed,
-            replace(budget, steps=steps) if steps else budget,
-            shown.tell,
-            data=data,
-            fold=fold,
-            means=Means(clock=time.monotonic, threads=threads, bf16=bf16, states=states_of(out)),
-        )
-    card = load_card(out)
+    folds = source.splitting.folds if source is not None and every_fold else 0
+    folders = [out / f"fold-{k}" for k in range(folds)] or [out]
+    for place, folder in enumerate(folders):
+        with Training() as shown:
+            train_model(
+                recipe,
+                folder,
+                seed,
+                replace(budget, steps=steps) if steps else budget,
+                shown.tell,
+                data=data,
+                fold=place if folds else fold,
+                means=Means(
+                    clock=time.monotonic, threads=threads, bf16=bf16, states=states_of(folder)
+                ),
+            )
+    if folds:
+        _say_pooled(recipe, folders, as_json=as_json)
+    else:
+        _say_trained(out, as_json=as_json)
+
+
+def _say_pooled(recipe: str, folders: Sequence[Path], *, as_json: bool) -> None:
+    from node.training.pooled import pool_folds
+
+    pooled = pool_folds(folders)
     if as_json:
-        print_json({"model": card.name, "folder": out, "scores": card.scores})
+        print_json({"model": recipe, "folders": folders, "scores": pooled})
+    else:
+        print_table(("figures", "values"), list(pooled.items()), empty="No folds.")
+
+
+def _say_trained(folder: Path, *, as_json: bool) -> None:
+    from node.models.card import load_card
+
+    card = load_card(folder)
+    if as_json:
+        print_json({"model": card.name, "folder": folder, "scores": card.scores})
         return
     for code, sentence in card.scores.get("alarms", {}).items():
         click.echo(f"alarm {code}: {sentence}")
-    if (said := card.scores.get("test")) is not None:
+    said = card.scores.get("test", {})
+    if "dice" in said:
         click.echo(f"Held out: Dice {said['dice']} ({said['dice_low']} to {said['dice_high']})")
-    click.echo(f"Written: {out}. Next: limner evaluate {out}")
+    click.echo(f"Written: {folder}. Next: limner evaluate {folder}")
 
 
 @click.command()

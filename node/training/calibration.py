@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from node.imaging.values import Frames
 from node.models.loaded import LoadedModel
 from node.models.prepare import prepare
 from node.models.scores import Meter, score_planes
 from node.training.cases import Case
-from node.training.examples import on_network_grid
+from node.training.view import view_of
 
 _ROUNDS: Final = 30
 
@@ -44,10 +45,11 @@ def calibrated_text(
     logits, shares = [], []
     reach = model.card.head.support_voxels
     for done, case in enumerate(cases, start=1):
-        prepared = prepare(case.volume, model.card)
-        planes = score_planes(prepared, model, Meter(lambda _: None))
+        if isinstance(case.image, Frames):
+            raise TypeError("fractions are of volumes; frames have none")
+        planes = score_planes(prepare(case.image, model.card), model, Meter(lambda _: None))
         found = np.stack([plane[0].cpu().numpy() for plane in planes])
-        wanted = on_network_grid(case, prepared, model.card, soft=True).astype(np.float32)
+        wanted = view_of(case, model.card).shares(case.reference == 1)
         near = ndimage.binary_dilation(
             (found >= 0) | (wanted > 0), np.ones((3, 3, 3), bool), iterations=reach
         )

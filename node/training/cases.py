@@ -1,4 +1,4 @@
-"""A case: a volume with its reference, and whose it is.
+"""A case: a volume or a frame with its reference, and whose it is.
 
 The name and the patient stay with the owner of the data: cards and reports name cases by digest.
 """
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import setup_error
-from node.imaging.values import Volume
+from node.imaging.values import Frames, Grey, Volume
 
 Reference = NDArray[np.uint8]
+Voxels = NDArray[np.int16] | NDArray[np.float32] | Grey
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,35 +25,57 @@ class Case:
     Attributes:
         name: What its owner calls it.
         patient: Whose it is: cases of one patient are never in two sets.
-        volume: As the node would read it from DICOM; a frame of ultrasound is a volume of one.
-        reference: uint8 labels on the grid of the volume.
+        image: As the node would read it from DICOM.
+        reference: uint8 labels on the grid of the image, [slice or frame, row, column].
         digest: SHA-256 over voxels and reference, hex.
     """
 
     name: str
     patient: str
-    volume: Volume = field(repr=False)
+    image: Volume | Frames = field(repr=False)
     reference: Reference = field(repr=False)
     digest: str
 
+    @property
+    def array(self) -> Voxels:
+        """The voxels, shape of the reference."""
+        return voxels_of(self.image)
 
-def case_of(name: str, patient: str, volume: Volume, reference: Reference, labels: int) -> Case:
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel; of a frame, which has none, a pixel counts as one."""
+        if isinstance(self.image, Frames):
+            return 1.0
+        return float(np.prod(self.image.spacing_mm)) / 1000
+
+
+def voxels_of(image: Volume | Frames) -> Voxels:
+    """Return all voxels of a volume, or all frames."""
+    if isinstance(image, Volume):
+        return image.array
+    return image.read(range(image.plan.shape[0]))
+
+
+def case_of(
+    name: str, patient: str, image: Volume | Frames, reference: Reference, labels: int
+) -> Case:
     """Return a case.
 
     Args:
         name: What its owner calls it.
         patient: Whose it is.
-        volume: The volume.
+        image: The volume or frames.
         reference: On its grid.
         labels: How many labels there are, from 1.
 
     Raises:
         SetupError: The reference has another shape, or labels that nobody declared.
     """
-    if reference.shape != volume.array.shape:
+    array = voxels_of(image)
+    if reference.shape != array.shape:
         raise setup_error(
             "label-grid",
-            f"The reference is {reference.shape}, the image {volume.array.shape}.",
+            f"The reference is {reference.shape}, the image {array.shape}.",
             where=name,
             remedy="Give references on the grid of their image; they are never resampled.",
         )
@@ -64,7 +87,7 @@ def case_of(name: str, patient: str, volume: Volume, reference: Reference, label
             remedy="Give the labels that the card of the recipe declares, and 0 for background.",
         )
     digest = hashlib.sha256()
-    for array in (volume.array, reference):
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return Case(name, patient, volume, reference, digest.hexdigest())
+    for voxels in (array, reference):
+        digest.update(f"{voxels.dtype.str}{voxels.shape}".encode())
+        digest.update(np.ascontiguousarray(voxels).tobytes())
+    return Case(name, patient, image, reference, digest.hexdigest())

@@ -1,29 +1,34 @@
-"""Pictures with masks (PNG, JPEG) as volumes of one slice, in pixels where no size is known."""
+"""Pictures with masks (PNG, JPEG) as single frames of ultrasound; their pixels have no size."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from node.errors import setup_error
-from node.imaging.values import Labels, Volume
+from node.imaging.values import (
+    FrameRegion,
+    Frames,
+    FramesPlan,
+    InstanceFile,
+    Labels,
+    SourceInstance,
+)
 
-PIXEL: Final = 1.0
-"""What stands for millimetres where the size of a pixel is not known; nothing is measured then."""
+Box = tuple[int, int, int, int]
 
 
-def read_picture_pair(
-    image: Path, mask: Path, *, box: tuple[slice, slice]
-) -> tuple[Volume, Labels]:
-    """Return the part of a picture that shows tissue, and its labels.
+def read_picture_pair(image: Path, mask: Path, *, tissue: Box) -> tuple[Frames, Labels]:
+    """Return a picture as one frame, and its labels.
 
     Args:
         image: Any picture; colours become grey.
         mask: Grey or one bit; what is not 0 has label 1.
-        box: Rows and columns that are kept.
+        tissue: First row, first column, and the row and column behind the last.
 
     Raises:
         SetupError: The sizes differ.
@@ -39,21 +44,21 @@ def read_picture_pair(
             where=str(mask),
             remedy="Give masks of the size of their pictures.",
         )
-    return frame_volume(grey[box]), np.ascontiguousarray(marked[box][None] > 0).astype(np.uint8)
+    return frame_of(grey, tissue), (marked[None] > 0).astype(np.uint8)
 
 
-def frame_volume(grey: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> Volume:
-    """Return a grey frame as a volume of one slice."""
-    return Volume(
-        array=np.ascontiguousarray(grey[None]).astype(np.int16),
-        affine=np.array(
-            [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0, 0, 0, 1]]
-        ),
-        spacing_mm=(PIXEL, PIXEL, PIXEL),
-        units="arbitrary",
-        modality="US",
+def frame_of(grey: NDArray[np.uint8], tissue: Box) -> Frames:
+    """Return a grey picture as one frame that came from no instance."""
+    plan = FramesPlan(
         series_uid="",
+        study_uid="",
         part=1,
-        instances=(),
-        slices=(),
+        modality="US",
+        shape=(1, *grey.shape),
+        spacing_mm=(None, None, None),
+        units="grey",
+        instance=SourceInstance(InstanceFile(Path()), Dataset()),
+        frame_numbers=(None,),
+        regions=(FrameRegion(tissue, None),),
     )
+    return Frames(plan, lambda indices: np.stack([grey for _ in indices]))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from node.models.card import load_card
-from node.training.recipe import CARDS
 from node.training.scores import StudyScore, median_dice
 from node.training.template import Score, write_card
 
@@ -56,10 +55,10 @@ def add_scores(folder: Path, more: Mapping[str, Score]) -> None:
     """Write further scores into the card of a model that a recipe made.
 
     Args:
-        folder: The model's folder; its name in the card is a recipe's.
+        folder: The model's folder; what its card says before [scores] stays.
         more: Scores; one of the same name is replaced.
     """
     card = load_card(folder)
-    text = (CARDS / f"{card.name}.toml").read_text(encoding="utf-8")
+    text = card.text.partition("\n[scores]\n")[0]
     known: dict[str, Score] = dict(card.scores)
     write_card(folder, text, sha256=card.weights.sha256, scores={**known, **more})

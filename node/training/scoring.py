@@ -8,15 +8,14 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from node.imaging.values import VOLUME
+from node.imaging.values import VOLUME, Frames
 from node.models.card import Card
+from node.models.frames import segment_frames
 from node.models.inference import segment_volume
-from node.models.intensity import apply_steps, fix_steps
 from node.models.loaded import LoadedModel
-from node.models.prepare import prepare
 from node.training.cases import Case
-from node.training.examples import on_network_grid
 from node.training.figures import CaseFigures, dice_or_none
+from node.training.view import normalised, view_of
 
 _THRESHOLDS: Final = 24
 _PRIOR_LEVELS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -38,15 +37,13 @@ def score_cases(
     numbers = patient_numbers(cases)
     found = []
     for done, case in enumerate(cases, start=1):
-        said = segment_volume(case.volume, model)
-        volumes = tuple(
-            next(
-                m.value
-                for m in said.measurements
-                if m.segment == segment.number and m.name == VOLUME
-            )
-            for segment in model.card.segments
+        said = (
+            segment_frames(case.image, model)
+            if isinstance(case.image, Frames)
+            else segment_volume(case.image, model)
         )
+        measured = {m.segment: m.value for m in said.measurements if m.name == VOLUME}
+        volumes = [measured[one.number] for one in model.card.segments] if measured else None
         found.append(
             figures_of(case, said.labels, len(model.card.segments), numbers[case.patient], volumes)
         )
@@ -70,7 +67,7 @@ def figures_of(
         patient: Number of the patient.
         volume_ml: Volumes as reported; counted from the labels where there are none.
     """
-    voxel_ml = float(np.prod(case.volume.spacing_mm)) / 1000
+    voxel_ml = case.voxel_ml
     numbers = range(1, count + 1)
     counted = [int((labels == k).sum()) * voxel_ml for k in numbers]
     return CaseFigures(
@@ -119,35 +116,30 @@ def baselines(
     united = [_united(case) for case in test]
     found["threshold"] = tuple(
         figures_of(
-            case, _marked(_normalised(case, card) * sign > limit * sign), 1, numbers[case.patient]
+            case, _marked(normalised(case, card) * sign > limit * sign), 1, numbers[case.patient]
         )
         for case in united
     )
     for value in fixed:
         found[f"above_{value:g}"] = tuple(
-            figures_of(case, _marked(case.volume.array > value), 1, numbers[case.patient])
+            figures_of(case, _marked(case.array > value), 1, numbers[case.patient])
             for case in united
         )
     return found
 
 
 def _united(case: Case) -> Case:
-    return Case(case.name, case.patient, case.volume, _marked(case.reference > 0), case.digest)
+    return Case(case.name, case.patient, case.image, _marked(case.reference > 0), case.digest)
 
 
 def _marked(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8)
 
 
-def _normalised(case: Case, card: Card) -> NDArray[np.float32]:
-    steps = fix_steps(card.steps, case.volume.array, case.volume.padding)
-    return apply_steps(steps, case.volume.array.astype(np.float32))
-
-
 def _best_limit(train: Sequence[Case], card: Card) -> tuple[float, int]:
     """Return the limit with the best mean Dice, and 1 for above or -1 for below."""
     some = train[:: max(1, len(train) // 40)]
-    values = [_normalised(case, card) for case in some]
+    values = [normalised(case, card) for case in some]
     low = float(np.median([np.percentile(one, 1) for one in values]))
     high = float(np.median([np.percentile(one, 99.5) for one in values]))
     best = (0.0, low, 1)
@@ -168,8 +160,7 @@ def _position(train: Sequence[Case], card: Card) -> tuple[float, NDArray[np.floa
     count = len(card.segments)
     grids = []
     for case in train:
-        grid = on_network_grid(case, prepare(case.volume, card), card, soft=False)
-        grids.append(grid.astype(np.uint8))
+        grids.append(view_of(case, card).labels(case.reference, count))
     shape = tuple(int(one) for one in np.median([grid.shape for grid in grids], axis=0))
     share = np.zeros((count, *shape), np.float32)
     for grid in grids:
@@ -187,17 +178,9 @@ def _position(train: Sequence[Case], card: Card) -> tuple[float, NDArray[np.floa
 def _by_position(
     case: Case, card: Card, share: NDArray[np.float32], level: float
 ) -> NDArray[np.uint8]:
-    """Return the place's answer on the native grid, by the nearest voxel."""
-    prepared = prepare(case.volume, card)
-    answer = _centred(_answer(share, level), prepared.shape)
-    for place, axis in enumerate(prepared.axes):
-        matrix = axis.backward("linear")
-        nearest = np.argmax(matrix, axis=1)
-        whole = np.zeros(axis.native_count, np.intp)
-        whole[axis.inside] = nearest
-        answer = np.take(answer, whole, axis=place)
-    native: NDArray[np.uint8] = np.ascontiguousarray(prepared.turn.undo(answer))
-    return native
+    """Return the place's answer on the native grid."""
+    view = view_of(case, card)
+    return view.native(_centred(_answer(share, level), view.image.shape))
 
 
 def _answer(share: NDArray[np.float32], level: float) -> NDArray[np.uint8]:

@@ -109,7 +109,7 @@ def slice_digests(case: Case) -> frozenset[str]:
     """Return a digest of each slice that is not all one value."""
     return frozenset(
         hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest()
-        for plane in case.volume.array
+        for plane in case.array
         if plane.min() != plane.max()
     )
 

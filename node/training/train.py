@@ -18,11 +18,13 @@ from node.models.card import Card
 from node.training.alarms import refuse_worthless
 from node.training.calibration import calibrated_text
 from node.training.cases import Case
+from node.training.ct_nodule import CT_NODULE
 from node.training.evaluate import open_model
 from node.training.examples import examples_of
 from node.training.hippocampus import HIPPOCAMPUS
 from node.training.lung_ct import LUNG_CT
 from node.training.mr import MR_PHANTOM
+from node.training.nodules import tuned
 from node.training.pet_tumour import PET_TUMOUR
 from node.training.recipe import Budget, Examples, Recipe, recipe_named
 from node.training.result import held_out_scores
@@ -32,7 +34,7 @@ from node.training.trainer import Fitted, Means, Progress, Report, fit_network
 from node.training.us_nerve import US_NERVE
 
 RECIPES: Final[Mapping[str, Recipe]] = {
-    one.name: one for one in (LUNG_CT, MR_PHANTOM, HIPPOCAMPUS, US_NERVE, PET_TUMOUR)
+    one.name: one for one in (LUNG_CT, MR_PHANTOM, HIPPOCAMPUS, US_NERVE, PET_TUMOUR, CT_NODULE)
 }
 """Every model that can be made again, by name."""
 
@@ -105,6 +107,9 @@ def train_model(
         write_card(out, text, sha256=sha256, scores=made)
         report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if card.stage is not None:
+        text, figures = tuned(out, recipe.card_text, progress=_as_stage(progress, "score"))
+        write_card(out, text, sha256=sha256, scores={**made, **figures})
     if chosen.states:
         for left in chosen.states.glob("*"):
             left.unlink()

@@ -1,9 +1,9 @@
 """`us-nerve`: the brachial plexus in single frames of ultrasound, from pictures with masks.
 
 Data: `images/SS_NNN.jpg` and `masks/SS_NNN.png`, SS the subject. The pictures are letterboxed: the
-mid-grey bars above and below are cut off before anything is computed, as the node does with what
-lies outside an ultrasound region. Frames of one subject are near copies, so that subjects and not
-frames are dealt out. The licence of the data is unclear: weights made from it stay where they are.
+mid-grey bars above and below lie outside the tissue region, as an ultrasound image names it. Frames
+of one subject are near copies, so that subjects and not frames are dealt out. The licence of the
+data is unclear: weights made from it stay where they are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from node.training.pictures import read_picture_pair
 from node.training.recipe import Augmentation, Budget, Data, Recipe
 from node.training.splits import Splitting
 
-TISSUE: Final = (slice(36, 221), slice(0, 256))
-"""Rows and columns of the 256 x 256 pictures between the grey bars."""
+TISSUE: Final = (36, 0, 221, 256)
+"""First row and column, and those behind the last, between the grey bars of 256 x 256 pictures."""
 
 
 def read_nerves(
@@ -45,8 +45,8 @@ def read_nerves(
     cases = []
     for done, image in enumerate(images, start=1):
         mask = folder / "masks" / f"{image.stem}.png"
-        volume, labels = read_picture_pair(image, mask, box=TISSUE)
-        cases.append(case_of(image.stem, image.stem.partition("_")[0], volume, labels, 1))
+        frame, labels = read_picture_pair(image, mask, tissue=TISSUE)
+        cases.append(case_of(image.stem, image.stem.partition("_")[0], frame, labels, 1))
         progress(done / len(images))
     return tuple(cases)
 
@@ -67,7 +67,7 @@ US_NERVE: Final = Recipe(
         speckle=0.15,
         gain=0.2,
     ),
-    budget=Budget(steps=800, batch=8),
+    budget=Budget(steps=700, batch=8),
     data=Data(
         read=read_nerves,
         splitting=Splitting(folds=4),

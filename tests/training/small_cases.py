@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image
 
 from node.imaging.values import Volume
 from node.training.cases import Case, case_of
@@ -53,4 +54,36 @@ def write_balls(folder: Path, count: int) -> Path:
         for name, array in (("images", volume.array), ("labels", labels)):
             image = nib.Nifti1Image(array.transpose(2, 1, 0), RAS)
             nib.save(image, folder / name / f"ball_{seed:03}.nii.gz")
+    return folder
+
+
+def write_hot_balls(folder: Path, count: int) -> Path:
+    """Write cases as the folder that the recipe `pet-tumour` reads: one hot ball in SUV."""
+    spacing = np.diag([-4.0, -4.0, 3.27, 1.0])
+    for seed in range(count):
+        volume, labels = ball_volume(seed)
+        patient = folder / f"hot_{seed:03}"
+        patient.mkdir(parents=True)
+        suv = np.maximum((volume.array - 90) / 12, 0).astype(np.float32)
+        for name, array in (("PET_image", suv), ("PET_mask", (labels > 0).astype(np.uint8))):
+            nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), spacing), patient / f"{name}.nii.gz")
+    return folder
+
+
+def write_bright_discs(folder: Path, subjects: int, frames: int = 3) -> Path:
+    """Write pictures as the folder that the recipe `us-nerve` reads: a bright disc in speckle."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    rows, columns = np.indices((256, 256))
+    for subject in range(subjects):
+        for frame in range(frames):
+            rng = np.random.Generator(np.random.PCG64([subject, frame, 9]))
+            y, x = rng.uniform(90, 160), rng.uniform(80, 180)
+            disc = (rows - y) ** 2 + (columns - x) ** 2 < rng.uniform(15, 30) ** 2
+            grey = np.clip((60 + 90 * disc) * rng.gamma(9, 1 / 9, disc.shape), 0, 255)
+            grey[:36] = grey[221:] = 128  # the letterbox of the real pictures
+            name = f"{subject:02}_{frame:03}"
+            Image.fromarray(grey.astype(np.uint8)).save(folder / "images" / f"{name}.jpg")
+            mask = Image.fromarray((255 * disc).astype(np.uint8))
+            mask.convert("1").save(folder / "masks" / f"{name}.png")
     return folder

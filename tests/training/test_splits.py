@@ -55,7 +55,7 @@ def test_patients_who_share_a_slice_are_kept_together() -> None:
 def test_empty_slices_do_not_make_patients_one() -> None:
     cases = [ball_case(1), ball_case(2)]
     for case in cases:
-        case.volume.array[0] = 0
+        case.array[0] = 0
     assert len(set(groups_of(cases))) == 2
 
 
