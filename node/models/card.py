@@ -358,13 +358,30 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
         mistakes.note(
             0, 'intended_use: must say "research use" unless the site sets research = false'
         )
-    if card.frames is not None:
-        for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
-            mistakes.note(0, mistake)
-        if card.kind != KINDS[0]:
-            mistakes.note(0, f'kind: frames are segmented, a card of kind = "{card.kind}" is not')
-        if card.channels:
-            mistakes.note(0, "channels: frames come from one image")
+    _check_frames(card, mistakes)
+    _check_channels(card, mistakes)
+    if card.kind == "classification":
+        _check_findings(card, mistakes)
+        return
+    if card.findings:
+        mistakes.note(0, 'findings: belong to cards of kind = "classification"')
+    _check_outputs(card, mistakes)
+
+
+def _check_frames(card: Card, mistakes: Mistakes) -> None:
+    """Note what a model of single frames cannot have."""
+    if card.frames is None:
+        return
+    for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
+        mistakes.note(0, mistake)
+    if card.kind != KINDS[0]:
+        mistakes.note(0, f'kind: frames are segmented, a card of kind = "{card.kind}" is not')
+    if card.channels:
+        mistakes.note(0, "channels: frames come from one image")
+
+
+def _check_channels(card: Card, mistakes: Mistakes) -> None:
+    """Note input channels that series and neighbours do not give."""
     if card.channels and card.voxels.downsample == "spline":
         mistakes.note(0, 'channels: downsample = "spline" prepares one series only')
     series = 1 + len(card.channels)
@@ -376,12 +393,6 @@ def _check_whole(card: Card, mistakes: Mistakes) -> None:
             f"network.channels: must be {of_series}2 x inference.neighbours + 1 = {wanted}, "
             f"is {card.network.channels}",
         )
-    if card.kind == "classification":
-        _check_findings(card, mistakes)
-        return
-    if card.findings:
-        mistakes.note(0, 'findings: belong to cards of kind = "classification"')
-    _check_outputs(card, mistakes)
 
 
 def _check_outputs(card: Card, mistakes: Mistakes) -> None:
