@@ -6,6 +6,8 @@ VENV ?= .venv
 # Where torch comes from: empty for the default index. On a machine without a GPU set it to an
 # index with CPU builds, such as TORCH_INDEX=--index-url=<index>; the rest comes from the default.
 TORCH_INDEX ?=
+# OpenVINO runs networks faster where there is no GPU; EXTRAS= leaves it out.
+EXTRAS ?= $(if $(wildcard /dev/nvidia0),,[cpu])
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
@@ -20,7 +22,7 @@ help: ## print the targets
 $(VENV)/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt $(TORCH_INDEX) torch
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

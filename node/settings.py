@@ -26,6 +26,8 @@ AE_TITLE_MAX: Final = 16  # PS3.5 table 6.2-1, VR AE
 MAY: Final = ("echo", "store", "find", "move", "commit")
 TAKES: Final = ("SEG", "SR")
 """Result kinds that a peer can be sent; grows with what `results` writes."""
+RUNTIMES: Final = ("auto", "torch", "openvino")
+"""What runs networks; `auto` takes the fastest that keeps a model's labels on its test case."""
 PROOFS: Final = ("commitment", "lookup", "none")
 ON_REVIEW: Final = ("send", "send-marked", "hold", "drop")
 ON_REJECT: Final = ("drop", "hold", "send-marked")
@@ -193,9 +195,15 @@ class ListenerSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """[worker]: devices, leases and where models lie."""
+    """[worker]: devices, leases and where models lie.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        runtime: What runs networks, of `RUNTIMES`.
+    """
 
     device: str
+    runtime: str
     threads: int
     lease_s: float
     max_attempts: int
@@ -459,6 +467,7 @@ def _worker(table: Table, base: Path) -> WorkerSettings:
     folders = table.strings("models", ["models"])
     settings = WorkerSettings(
         device=table.choice("device", ("auto", "cpu", "cuda"), "auto"),
+        runtime=table.choice("runtime", RUNTIMES, "auto"),
         threads=table.integer("threads", 0, 256, 0),
         lease_s=table.number("lease_s", 1, 3_600, 60),
         max_attempts=table.integer("max_attempts", 1, 20, 3),

@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
 from node.results.summary import size_text
+from node.settings import RUNTIMES
 
 if TYPE_CHECKING:
     from node.worker.segmenting import Part, Segmented
@@ -65,6 +66,12 @@ def inspect(folder: Path, as_json: bool, mask: Path | None, nifti: Path | None) 
     help="Where result objects go; made if absent.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    help="What runs the network; auto: the fastest that keeps the model's labels.",
+)
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="0: all cores.")
 @click.option("--node-name", default="limner", show_default=True, help="Station name in results.")
 @json_option
@@ -73,6 +80,7 @@ def segment(
     model: str,
     out: Path,
     device: str,
+    runtime: str,
     threads: int,
     node_name: str,
     as_json: bool,
@@ -94,7 +102,7 @@ def segment(
     from node.worker.segmenting import segment_files
 
     card = find_card(model)
-    loaded = load_model(card, device=device, threads=threads)
+    loaded = load_model(card, device=device, threads=threads, runtime=runtime)
     out.mkdir(parents=True, exist_ok=True)
     with _bar() as bar:
         found = segment_files(

@@ -13,7 +13,7 @@ import click
 from node.commands.cards import find_card
 from node.commands.context import json_option, print_json, print_table
 from node.commands.progress import Training
-from node.settings import bundled_config
+from node.settings import RUNTIMES, bundled_config
 
 if TYPE_CHECKING:
     from node.models.card import Card
@@ -27,6 +27,7 @@ def models() -> None:
     Example:
       limner models list
       limner models check models/our-model
+      limner models runtime lung-ct
     """
 
 
@@ -118,6 +119,58 @@ def check_folder(folder: Path, as_json: bool) -> None:
             click.echo(f"fault: {fault}")
         click.echo(f"{folder}: " + (f"{len(faults)} faults." if faults else "all good."))
     sys.exit(1 if faults else 0)
+
+
+@models.command(name="test-case")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--from", "source", required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A DICOM folder with one volume that the model takes.",
+)  # fmt: skip
+@click.option("--slices", default="", help="FIRST:LAST, counted from 0; all of them if left out.")
+def make_test_case(folder: Path, source: Path, slices: str) -> None:
+    """Give the model in FOLDER a test case, which faster runtimes are tried on at start.
+
+    The voxels and their geometry go into a file beside the card, and its digest into the card.
+    Nothing else of the DICOM files is kept; take a phantom, or a case that may be passed on.
+
+    \b
+    Example:
+      limner models test-case models/our-model --from study/ --slices 40:52
+    """
+    from node.commands.testcase import add_test_case
+
+    for sentence in add_test_case(folder, source, slices):
+        click.echo(sentence)
+
+
+@models.command(name="runtime")
+@click.argument("model")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto")
+@click.option("--threads", type=click.IntRange(0, 256), default=0, help="0: all cores.")
+@json_option
+def show_runtime(model: str, device: str, runtime: str, threads: int, as_json: bool) -> None:
+    """Load MODEL and say what runs it here, and how that was chosen.
+
+    \b
+    Example:
+      limner models runtime lung-ct --json
+    """
+    from node.models.memory import tune_allocator
+
+    tune_allocator()
+    from node.models.loaded import load_model
+
+    card = find_card(model)
+    loaded = load_model(card, device=device, threads=threads, runtime=runtime)
+    if as_json:
+        print_json({"model": card.name, "version": card.version, "runtime": dict(loaded.runtime)})
+        return
+    click.echo(f"{card.name} {card.version}: {loaded.runner.facts}")
+    if loaded.chosen:
+        click.echo(loaded.chosen)
 
 
 @models.command(name="import")

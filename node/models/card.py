@@ -34,6 +34,7 @@ from node.models.parts import (
     Inference,
     Instances,
     Network,
+    OwnCase,
     PostStep,
     Quality,
     RestrictTo,
@@ -58,6 +59,7 @@ from node.models.sections import (
     read_segments,
     read_stage,
     read_steps,
+    read_test_case,
     read_voxels,
     read_weights,
 )
@@ -70,12 +72,16 @@ CARD_FILE: Final = "card.toml"
 INFERENCE_RULES: Final = 1
 """Number of the rules by which inference turns a card into labels; raised when code changes the
 labels that an unchanged card gives, so that results made before and after have different keys."""
+WINDOW_RULES: Final = 2
+"""The same for what concerns models of 3D patches alone. 2: weights are divided out on the way
+back, which rounds differently."""
 
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REMEDY: Final = "docs/models.md shows every key with an example; `limner models check` reads it."
 _TABLES: Final = (
     "about",
     "weights",
+    "test_case",
     "accepts",
     "voxels",
     "steps",
@@ -107,6 +113,7 @@ class Card:
         limits: What the model is known to do badly, a sentence each.
         licence: Of the weights (SPDX identifier or a sentence), with attribution.
         weights: File and digest.
+        test_case: A volume that runtimes are tried on; None if there is none.
         accepts: Conditions on the series header; all must hold.
         volumes: `one`, or `each` where every volume (or image) of a series is wanted.
         min_slices: Fewest slices.
@@ -138,6 +145,7 @@ class Card:
     limits: tuple[str, ...]
     licence: str
     weights: Weights
+    test_case: OwnCase | None
     accepts: tuple[Condition, ...]
     volumes: str
     min_slices: int
@@ -196,6 +204,8 @@ class Card:
         }
         if self.channels:
             parts["channels"] = self.channels
+        if self.inference.mode == "window":
+            parts["window_rules"] = WINDOW_RULES
         if self.kind != KINDS[0]:
             parts["findings"] = (self.kind, self.findings)
         if self.stage is not None:
@@ -289,6 +299,7 @@ def parse_card(text: str, folder: Path) -> Card:
         min_slices=top.integer("min_slices", 1, 10_000, 1 if frames else 3),
         frames=frames,
         weights=read_weights(document.table("weights")),
+        test_case=read_test_case(document.table("test_case")),
         accepts=read_conditions(document.table("accepts")),
         voxels=read_frame_voxels(voxels) if frames else read_voxels(voxels),
         steps=read_steps(document.tables("steps")),
@@ -311,6 +322,7 @@ def parse_card(text: str, folder: Path) -> Card:
     document.finish(_TABLES)
     if not mistakes.found:
         _check_whole(card, mistakes)
+        _check_test_case(card, mistakes)
     mistakes.raise_if_any("card-invalid", _REMEDY)
     return card
 
@@ -446,6 +458,17 @@ def _check_spline(card: Card, mistakes: Mistakes) -> None:
         mistakes.note(0, 'voxels.crop: "nonzero" needs downsample = "spline"')
     if any(isinstance(step, ZScore) and step.within != "image" for step in card.steps):
         mistakes.note(0, 'steps: zscore within "nonzero" needs voxels.downsample = "spline"')
+
+
+def _check_test_case(card: Card, mistakes: Mistakes) -> None:
+    if card.test_case is not None and (
+        card.inference.mode == "frames"
+        or card.kind != KINDS[0]
+        or card.head.kind not in ("classes", "probability", "regions")
+    ):
+        mistakes.note(
+            0, "test_case: runtimes are compared by labels of volumes; this model gives none"
+        )
 
 
 def _check_labels(card: Card, mistakes: Mistakes) -> None:

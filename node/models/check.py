@@ -12,7 +12,9 @@ from node.models.architectures import build_network, network_mistakes, size_mult
 from node.models.card import Card, load_card
 from node.models.device import has_bf16
 from node.models.features import read_features
-from node.models.loaded import LoadedModel, size_mistakes
+from node.models.loaded import size_mistakes
+from node.models.testcase import read_test_case
+from node.models.torch_runtime import TorchRuntime
 from node.models.weights import key_mistakes, read_weights_file
 
 _LARGEST_SHARE: Final = 0.25  # of the scores' spread, that bf16 may differ from fp32
@@ -32,6 +34,11 @@ def check_model(folder: Path) -> tuple[Fault, ...]:
         _fault(card, "card-invalid", sentence, "Change card.toml; docs/models.md shows every key.")
         for sentence in (*network_mistakes(card.network),)
     ]
+    if card.test_case is not None:
+        try:
+            read_test_case(card.folder, card.test_case)
+        except SetupError as error:
+            faults.append(error.fault)
     members = []
     for each in card.weights.files:
         try:
@@ -74,7 +81,6 @@ def _run_once(card: Card, network: torch.nn.Module) -> tuple[str, ...]:
     shape = (1, card.network.channels, *[2 * one for one in size_multiples(card.network)])
     image = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
     cpu = torch.device("cpu")
-    model = LoadedModel(card, network, cpu, "bf16", torch.get_num_threads(), {})
     with torch.no_grad():
         plain = network(image).float()
     mistakes = []
@@ -83,7 +89,8 @@ def _run_once(card: Card, network: torch.nn.Module) -> tuple[str, ...]:
     if not bool(torch.isfinite(plain).all()):
         mistakes.append("The network gives scores that are not finite.")
     if card.inference.precision == "bf16" and has_bf16(cpu) and not mistakes:
-        apart = float((model.scores(image) - plain).abs().max())
+        low = TorchRuntime(network, device=cpu, precision="bf16", threads=torch.get_num_threads())
+        apart = float((low.scores(image) - plain).abs().max())
         if apart > _LARGEST_SHARE * float(plain.std()) + 1e-3:
             mistakes.append(
                 f"In bf16 the scores differ by {apart:.3g} from fp32, whose spread is "

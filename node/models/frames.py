@@ -28,9 +28,9 @@ from node.imaging.values import (
     Verdict,
 )
 from node.models.card import Card
+from node.models.choice import best_class
 from node.models.frame_window import FrameWindow, frame_windows
 from node.models.loaded import LoadedModel
-from node.models.native import best_class
 from node.models.parts import Quality
 from node.models.postprocess import postprocess
 from node.models.scores import Meter
@@ -141,7 +141,7 @@ def _paste(
     """
     for window, of_window in zip(windows, scores, strict=True):
         top, left, bottom, right = window.box
-        found = best_class(window.to_native(of_window), card.head).cpu().numpy()
+        found = best_class(window.to_native(of_window), card.head)
         part = frame[0, top:bottom, left:right]
         np.copyto(part, found, where=part == 0)
     cleaned = postprocess(

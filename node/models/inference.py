@@ -6,7 +6,7 @@ with a stage before it comes through `stages.segment_in_stages`, which calls it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -21,9 +21,9 @@ from node.models.agreement import disagreement
 from node.models.features import features_of, unusual
 from node.models.fractions import HALF, fractions_from_scores, fractions_of_kept
 from node.models.instances import split_instances
+from node.models.ladder import AS_ASKED, labels_that_fit
 from node.models.loaded import LoadedModel
 from node.models.measure import measure, volumes_ml, weighted
-from node.models.native import labels_from_scores
 from node.models.plausible import implausible
 from node.models.postprocess import postprocess
 from node.models.prepare import Prepared, prepare
@@ -104,7 +104,7 @@ def segment_volume(
         measurements=measurements,
         verdict=judge(figures, card.quality, card.segments, said),
         model=card.identity,
-        runtime=model.runtime,
+        runtime=raw.runtime,
         removed_ml=cleaned.removed_ml,
         seconds={**meter.seconds, "total": perf_counter() - begun},
         fractions=fractions,
@@ -120,12 +120,19 @@ class _Raw:
         fractions: Likewise, for an occupancy head.
         prepared: What the network saw.
         box: Which part of the volume that was.
+        runtime: Facts of the run.
     """
 
     labels: Labels
     fractions: Fractions | None
     prepared: Prepared
     box: Box
+    runtime: Mapping[str, str]
+
+
+def labels_of_volume(volume: Volume, model: LoadedModel) -> Labels:
+    """Return the network's labels on the volume's own grid, before any post-processing."""
+    return _raw(volume, model, None, Meter(lambda _share: None)).labels
 
 
 def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter) -> _Raw:
@@ -137,19 +144,21 @@ def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter
     prepared = prepare(seen, card)
     meter.add("prepare", since)
     since, before = perf_counter(), sum(meter.seconds.values())
-    planes = score_planes(prepared, model, meter)
     fractions: Fractions | None = None
+    runtime = {**model.runtime, "ladder": AS_ASKED}
     if card.head.kind == "occupancy":
+        planes = score_planes(prepared, model, meter)
         fractions = _placed(
             prepared.to_native(fractions_from_scores(planes, prepared, card.head)), volume, box
         )
         labels = (fractions >= HALF).view(np.uint8)
     else:
-        turned = labels_from_scores(planes, prepared, head=card.head, back=card.voxels.back)
-        labels = _placed(prepared.to_native(turned), volume, box)
+        fitted = labels_that_fit(prepared, model, meter)
+        runtime = {**fitted.model.runtime, "ladder": fitted.ladder}
+        labels = _placed(prepared.to_native(fitted.labels), volume, box)
     # Planes are scored while labels are collected: what the meter has not seen is the way back.
     meter.add("back", since + sum(meter.seconds.values()) - before)
-    return _Raw(labels, fractions, prepared, box)
+    return _Raw(labels, fractions, prepared, box, runtime)
 
 
 def _disagreement(

@@ -1,23 +1,38 @@
 """A card with its network in memory, ready to give scores.
 
 What can change a label is fixed here: engine, precision, threads, device and the number of
-planes per call. `runtime` says each of them, and it goes into every result.
+planes per call. `runtime` says each of them, and it goes into every result. torch in the card's
+precision is the reference; a faster runtime is taken where the model's own test case shows that
+it keeps the labels (`selfcheck`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from node.errors import setup_error
+from node.imaging.values import Labels, Volume
 from node.models.architectures import build_network, dimensions, size_multiples
 from node.models.card import Card
-from node.models.device import choose_device, device_name, has_bf16, usable_cores
+from node.models.device import choose_device, has_bf16, usable_cores
 from node.models.features import FeatureSet, read_features
+from node.models.native import labels_of
+from node.models.openvino_runtime import OpenVinoRuntime
+from node.models.prepare import prepare
+from node.models.runtime import Runtime
+from node.models.scores import Meter, Work
+from node.models.selfcheck import Candidate, first_that_keeps
+from node.models.testcase import read_test_case
+from node.models.torch_runtime import TorchRuntime
 from node.models.weights import put_weights, read_weights_file
+from node.settings import RUNTIMES
 
 _AXES_FROM_END = {"slice": -3, "row": -2, "column": -1}
 
@@ -28,23 +43,39 @@ class LoadedModel:
 
     Attributes:
         card: What it is.
-        network: In evaluation mode, on `device`.
-        device: Where it runs.
-        precision: `fp32` or `bf16`; a card's bf16 is fp32 where the device has no bf16.
-        threads: CPU threads of one pass.
-        runtime: Facts of a run, for provenance.
+        network: As torch knows it, in evaluation mode.
+        runner: What runs it.
+        chosen: How the runner was chosen, a sentence; empty where nothing was to be chosen.
+        spare: Loads the model on the CPU, for a volume that the GPU cannot hold; None where there
+            is no GPU or a person said that it must be one.
         first: The model of the card's stage, which runs before this one.
         features: What the training set looked like, where the card names it.
     """
 
     card: Card
     network: nn.Module
-    device: torch.device
-    precision: str
-    threads: int
-    runtime: Mapping[str, str]
+    runner: Runtime
+    chosen: str = ""
+    spare: Callable[[], LoadedModel] | None = None
     first: LoadedModel | None = None
     features: FeatureSet | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores lie."""
+        return self.runner.device
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one pass."""
+        return self.runner.facts.threads
+
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        """Facts of a run, for provenance."""
+        chosen = {"chosen": self.chosen} if self.chosen else {}
+        batch = str(self.card.inference.batch)
+        return {**self.runner.facts.as_mapping(), "batch": batch, **chosen}
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return float32 scores (b, outputs, ...) on `device`, mirrored passes averaged.
@@ -52,47 +83,41 @@ class LoadedModel:
         Args:
             batch: Normalised intensities, (b, channels, [slices,] rows, columns), float32.
         """
-        image = batch.to(self.device)
-        if _wants_channels_last(self.card, self.device):
-            image = image.to(memory_format=torch.channels_last)
         axes = [_AXES_FROM_END[name] for name in self.card.inference.mirrors]
-        total: Tensor | None = None
-        for choice in range(1 << len(axes)):
+        if not axes:
+            return self.runner.scores(batch)
+        total = self.runner.scores(batch)
+        for choice in range(1, 1 << len(axes)):
             flip = [axis for bit, axis in enumerate(axes) if choice >> bit & 1]
-            scores = self._pass(image.flip(flip) if flip else image)
-            scores = scores.flip(flip) if flip else scores
-            total = scores if total is None else total.add_(scores)
-        if total is None:
-            raise AssertionError("there is always the pass that is not mirrored")
-        return total.div_(1 << len(axes)) if axes else total
-
-    def _pass(self, image: Tensor) -> Tensor:
-        low = self.precision == "bf16"
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low),
-        ):
-            scores: Tensor = self.network(image)
-        return scores.float()
+            total.add_(self.runner.scores(batch.flip(flip)).flip(flip))
+        return total.div_(1 << len(axes))
 
 
-def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedModel:
+def load_model(
+    card: Card, *, device: str = "auto", threads: int = 0, runtime: str = "auto"
+) -> LoadedModel:
     """Build the card's network, fill it with its weights and fix how it runs.
 
-    Sets torch's number of threads for the whole process.
+    Sets torch's number of threads for the whole process. A runtime other than torch is tried on
+    the card's test case, which takes seconds.
 
     Args:
         card: The model.
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads where the card does not fix them; 0 takes one per usable core.
+        runtime: One of `settings.RUNTIMES`.
 
     Raises:
-        SetupError: The weights are missing or not those of the card, they do not fit the
-            network, the card contradicts itself, or the device is not there.
+        SetupError: The weights or the test case are missing or not those of the card, the weights
+            do not fit the network, the card contradicts itself, or the device or the runtime is
+            not there or changes the labels of the test case.
     """
     check_sizes(card)
-    first = None if card.first is None else load_model(card.first, device=device, threads=threads)
+    first = None
+    if card.first is not None:
+        first = load_model(card.first, device=device, threads=threads, runtime=runtime)
     chosen = choose_device(device)
+    _check_runtime(runtime, chosen)
     count = card.inference.threads or threads or usable_cores()
     torch.set_num_threads(count)
     if chosen.type == "cuda":
@@ -101,19 +126,105 @@ def load_model(card: Card, *, device: str = "auto", threads: int = 0) -> LoadedM
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     network = runnable_network(card)
-    network.eval().requires_grad_(requires_grad=False).to(chosen)
-    if _wants_channels_last(card, chosen):
-        # Module.to takes the keyword; its type stub does not know it.
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = card.inference.precision if has_bf16(chosen) else "fp32"
-    runtime = {
-        "engine": f"torch {torch.__version__}",
-        "device": device_name(chosen),
-        "precision": precision,
-        "threads": str(count),
-        "batch": str(card.inference.batch),
-    }
-    return LoadedModel(card, network, chosen, precision, count, runtime, first, read_features(card))
+    network.eval().requires_grad_(requires_grad=False)
+    plain = LoadedModel(
+        card,
+        network,
+        TorchRuntime(network, device=chosen, precision="fp32", threads=count),
+        first=first,
+        features=read_features(card),
+    )
+    if device == "auto" and chosen.type == "cuda":
+        spare = partial(load_model, card, device="cpu", threads=threads, runtime=runtime)
+        plain = dataclasses.replace(plain, spare=spare)
+    if card.test_case is None:
+        return _untried(plain, runtime, count)
+    return _tried(plain, read_test_case(card.folder, card.test_case), runtime, count)
+
+
+def _untried(plain: LoadedModel, runtime: str, threads: int) -> LoadedModel:
+    """Return a model without a test case: on torch, or on what a person asked for."""
+    card, network = plain.card, plain.network
+    if runtime == "openvino":
+        return dataclasses.replace(
+            plain,
+            runner=OpenVinoRuntime(network, threads=threads, precision="fp32"),
+            chosen="OpenVINO was asked for; the model has no test case to compare its labels.",
+        )
+    precision = card.inference.precision if has_bf16(plain.device) else "fp32"
+    if precision == "fp32":
+        return plain
+    runner = TorchRuntime(network, device=plain.device, precision=precision, threads=threads)
+    return dataclasses.replace(plain, runner=runner)
+
+
+def _tried(plain: LoadedModel, case: Volume, runtime: str, threads: int) -> LoadedModel:
+    """Return the model with the first runtime that keeps the labels of its test case."""
+    prepared = prepare(case, plain.card)
+
+    def labels(runner: Runtime | None) -> Labels:
+        model = plain if runner is None else dataclasses.replace(plain, runner=runner)
+        meter = Meter(lambda _share: None)
+        return labels_of(prepared, model, meter, Work(plain.card.inference.batch))
+
+    choice = first_that_keeps(_candidates(plain, runtime, threads), labels)
+    if runtime == "openvino" and choice.runtime is None:
+        raise setup_error(
+            "runtime-changes-labels",
+            f"OpenVINO was asked for {plain.card.name}. {choice.said}",
+            where="worker.runtime",
+            remedy='Write runtime = "auto" or "torch".',
+        )
+    return dataclasses.replace(plain, runner=choice.runtime or plain.runner, chosen=choice.said)
+
+
+def _candidates(plain: LoadedModel, runtime: str, threads: int) -> tuple[Candidate, ...]:
+    """Return the runtimes to try, the fastest first."""
+    card, device, network = plain.card, plain.device, plain.network
+    torch_in = partial(TorchRuntime, network, device=device, threads=threads)
+    if device.type == "cuda":
+        return (Candidate("torch in fp16", partial(torch_in, precision="fp16")),)
+    low = has_bf16(device)
+    found: list[Candidate] = []
+    if runtime != "torch" and _has_openvino():
+        found += [
+            Candidate(
+                f"OpenVINO in {precision}",
+                partial(OpenVinoRuntime, network, threads=threads, precision=precision),
+            )
+            for precision in (("bf16", "fp32") if low else ("fp32",))
+        ]
+    if runtime != "openvino" and low and card.inference.precision == "bf16":
+        found.append(Candidate("torch in bf16", partial(torch_in, precision="bf16")))
+    return tuple(found)
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _check_runtime(runtime: str, device: torch.device) -> None:
+    """Check that a runtime that was asked for is there.
+
+    Raises:
+        SetupError: It is not.
+    """
+    if runtime not in RUNTIMES:
+        raise setup_error(
+            "runtime-unknown",
+            f"The runtime must be one of {', '.join(RUNTIMES)}, is '{runtime}'.",
+            where="worker.runtime",
+            remedy='Write runtime = "auto".',
+        )
+    if runtime == "openvino" and not (_has_openvino() and device.type == "cpu"):
+        why = "it is not installed" if device.type == "cpu" else "the device is a GPU"
+        raise setup_error(
+            "runtime-missing",
+            f"OpenVINO was asked for, and {why}.",
+            where="worker.runtime",
+            remedy="Install it with `pip install 'limner[cpu]'` and write device = \"cpu\", or "
+            'write runtime = "auto".',
+        )
 
 
 def runnable_network(card: Card) -> nn.Module:
@@ -211,12 +322,3 @@ def _mode_words(card: Card) -> str:
     return (
         f'"{card.inference.mode}"' if patch is None else f'"window" with a patch of {list(patch)}'
     )
-
-
-def _wants_channels_last(card: Card, device: torch.device) -> bool:
-    """Say whether the channels-last layout is the fast one.
-
-    On CPU it makes BatchNorm networks 1.5 to 3 times faster; InstanceNorm converts to and fro.
-    """
-    instance = str(card.network.parameters.get("norm")).startswith("instance")
-    return device.type == "cpu" and card.inference.mode != "window" and not instance

@@ -27,3 +27,10 @@ def tune_allocator() -> bool:
     if mallopt is None:  # musl has none
         return False
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in _SETTINGS)
+
+
+def give_back() -> None:
+    """Return free heap to the system, where the C library can; after a step that did not fit."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -54,6 +54,14 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnCase:
+    """[test_case]: a volume beside the card to try runtimes on, and the SHA-256 of its file."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Voxels:
     """[voxels]: the grid that the network sees.
 
@@ -177,6 +185,11 @@ class Inference:
         neighbours: Planes on either side; channels = 2 x neighbours + 1.
         patch: Slices, rows, columns of a 3D patch; None for `slices`.
         overlap: Share of a patch that it has in common with the next one.
+        tiling: `even` spreads patches evenly (nnU-Net), `clipped` sets them at one distance and
+            moves the last one inside (MONAI).
+        blending: How patches are weighted, `gaussian`, `constant`, or `nnunet` (its own Gaussian).
+        weight_floor: Smallest Gaussian weight along an axis; without it a corner that one patch
+            alone covers counts as nothing.
         batch: Planes or patches per call of the network; fixed, because it may change rounding.
         mirrors: Axes over which mirrored passes are averaged.
         mirrored: Axes over which training mirrored; where it is given, `mirrors` may hold no
@@ -195,7 +208,9 @@ class Inference:
     precision: str
     threads: int
     mirrored: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    tiling: str = field(default="even", metadata=LATER)
     blending: str = field(default="gaussian", metadata=LATER)
+    weight_floor: float = field(default=0.03, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from node.models.parts import (
     LogOnePlus,
     Network,
     Normalise,
+    OwnCase,
     Parameter,
     Percentiles,
     PostStep,
@@ -73,6 +74,19 @@ def _weights_file(table: Table, default: str | None = None) -> WeightsFile:
     found = WeightsFile(file=table.string("file", default), sha256=table.string("sha256").lower())
     _check_file(table, found.file, found.sha256)
     return found
+
+
+def read_test_case(table: Table) -> OwnCase | None:
+    """Read [test_case], which may be absent."""
+    if not table.has("sha256") and not table.has("file"):
+        table.finish()
+        return None
+    case = OwnCase(
+        file=table.string("file", "test-case.safetensors"), sha256=table.string("sha256").lower()
+    )
+    _check_file(table, case.file, case.sha256)
+    table.finish()
+    return case
 
 
 def _check_file(table: Table, file: str, sha256: str) -> None:
@@ -254,12 +268,14 @@ def read_inference(table: Table) -> Inference:
         neighbours=neighbours,
         patch=(int(patch[0]), int(patch[1]), int(patch[2])) if mode == "window" else None,
         overlap=table.number("overlap", 0, 0.875, 0.5),
+        tiling=table.choice("tiling", ("even", "clipped"), "even"),
+        blending=table.choice("blending", ("gaussian", "constant", "nnunet"), "gaussian"),
+        weight_floor=table.number("weight_floor", 1e-6, 1.0, 0.03),
         batch=table.integer("batch", 1, 256, 1),
         mirrors=table.strings("mirrors", [], choices=AXES),
         precision=table.choice("precision", ("fp32", "bf16"), "fp32"),
         threads=table.integer("threads", 0, 256, 0),
         mirrored=table.strings("mirrored", [], choices=AXES) if table.has("mirrored") else None,
-        blending=table.choice("blending", ("gaussian", "nnunet"), "gaussian"),
     )
     if inference.mirrored is not None and not set(inference.mirrors) <= set(inference.mirrored):
         table.note(

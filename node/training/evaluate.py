@@ -37,8 +37,8 @@ _RAS_FROM_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def open_model(folder: Path) -> LoadedModel:
-    """Load a model for scoring, on the CPU."""
-    return load_model(load_card(folder), device="cpu", threads=1)
+    """Load a model for scoring, on the CPU by the reference runtime: scores are the card's."""
+    return load_model(load_card(folder), device="cpu", threads=1, runtime="torch")
 
 
 def score_volume(model: LoadedModel, name: str, volume: Volume, reference: Labels) -> StudyScore:

@@ -185,8 +185,10 @@ class SegmentWorker:
                 card,
                 device=self.settings.worker.device,
                 threads=self.settings.worker.threads,
+                runtime=self.settings.worker.runtime,
             )
             self._warm[card.name] = model
+            log.info("model loaded", model=card.name, **model.runtime)
         return model
 
     def _stored(self, card: Card, made: Sequence[Segmented], again: Sequence[str]) -> _Done:
@@ -201,7 +203,7 @@ class SegmentWorker:
                 shown = {"object": pictures.name, "index": [list(place) for place in index]}
             for result in each.results:
                 place = self.store.put(result.data, kind="results")
-                stored.append(_StoredResult(result, place, shown))
+                stored.append(_StoredResult(result, place, shown, each.answer.runtime))
             for stage, value in each.seconds.items():
                 seconds[stage] = round(seconds.get(stage, 0.0) + value, 3)
         return _Done(_outcome(made), card, tuple(stored), tuple(again), seconds)
@@ -295,6 +297,7 @@ class _StoredResult:
     result: ResultObject
     place: Place
     pictures: dict[str, object]
+    runtime: Mapping[str, str]
 
     def row(self, job: JobRow, done: _Done) -> results.NewResult:
         assert done.card is not None  # noqa: S101  a stored result always has its card
@@ -314,7 +317,7 @@ class _StoredResult:
             model=done.card.name,
             model_version=done.card.version,
             model_digest=done.card.weights.sha256,
-            summary=_summary(self.result),
+            summary={**_summary(self.result), "runtime": dict(self.runtime)},
             pictures=self.pictures,
         )
 

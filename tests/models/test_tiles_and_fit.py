@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from node.models.card import parse_card
 from node.models.fit import refusal_of
 from node.models.prepare import prepare
-from node.models.scores import tile_starts
+from node.models.tiles import tile_starts
 from node.reasons import Reason
 from tests.models.builders import documented_card, make_volume
 

@@ -1,0 +1,155 @@
+"""Down the ladder when memory is short: each step holds less at a time, never the same again.
+
+Smaller batches; scores added up in the computer's memory instead of the GPU's; strips of rows one
+after the other; the CPU, where `[worker] device = "auto"` leaves the choice; then the job fails
+with the numbers. The first step is the first that is predicted to fit; a step that runs out of
+memory all the same is followed by the next. What a voxel is added up from does not change with a
+step, but a batch of another size may round differently, so the step goes into the result.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from node.errors import passing_error
+from node.imaging.values import Labels
+from node.models.budget import Free, Need, activation_bytes, free_memory, needed
+from node.models.memory import give_back
+from node.models.native import labels_of
+from node.models.prepare import Prepared
+from node.models.scores import Meter, Work
+
+if TYPE_CHECKING:
+    from node.models.loaded import LoadedModel
+
+AS_ASKED: Final = "none"
+"""What a result says where the card's own batch fitted."""
+
+_STRIPS: Final = (2, 4, 8, 16)
+_OUT_OF_MEMORY: Final = (
+    "can't allocate memory",  # torch on the CPU
+    "not enough memory",  # the same, in other places
+    "bad_alloc",  # C++ below torch and OpenVINO
+    "out of memory",  # CUDA libraries
+    "could not create a",  # oneDNN: a memory object, or a primitive and its code
+    "could not execute a primitive",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Labels, and how they fitted.
+
+    Attributes:
+        labels: On the native grid with the card's axes.
+        ladder: The steps that were taken, or `AS_ASKED`.
+        model: What ran: another one than asked where the CPU had to help.
+    """
+
+    labels: Labels
+    ladder: str
+    model: LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    work: Work
+    need: Need
+
+    def __str__(self) -> str:
+        words = [f"batch {self.work.batch}"]
+        words += ["scores in host memory"] if self.work.on_host else []
+        words += [f"{self.work.strips} strips"] if self.work.strips > 1 else []
+        return ", ".join(words)
+
+
+def labels_that_fit(
+    prepared: Prepared,
+    model: LoadedModel,
+    meter: Meter,
+    *,
+    free_now: Callable[[torch.device], Free] = free_memory,
+) -> Fitted:
+    """Return labels, made in as much memory as there is.
+
+    Args:
+        prepared: The volume on its way in.
+        model: The network.
+        meter: Told the seconds and the share that is done.
+        free_now: What may be taken on a device.
+
+    Raises:
+        PassingError: Not even the last step fits.
+    """
+    free = free_now(model.device)
+    rungs = list(_rungs(prepared, model))
+    said: list[str] = []
+    for rung in rungs:
+        if not free.holds(rung.need):
+            said.append(f"{rung} needs {rung.need} of {free}")
+            continue
+        try:
+            labels = labels_of(prepared, model, meter, rung.work)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said.append(f"{rung} ran out of memory")
+        else:
+            ladder = "; ".join([*said, f"{rung} ran"]) if said else AS_ASKED
+            return Fitted(labels, ladder, model)
+        _let_go(model.device)
+    if model.spare is not None:
+        said.append("the CPU takes over")
+        there = labels_that_fit(prepared, model.spare(), meter, free_now=free_now)
+        return replace(there, ladder="; ".join([*said, there.ladder]))
+    slices, rows, columns = prepared.shape
+    raise passing_error(
+        "memory-short",
+        f"{model.card.name} on {slices} x {rows} x {columns} voxels with "
+        f"{model.card.network.outputs} outputs needs at least {rungs[-1].need}, and {free} were "
+        f"free. Tried: {'; '.join(said)}.",
+        where=model.runner.facts.device,
+        remedy="Give the worker more memory, stop what else runs beside it, or lower [inference] "
+        "patch in the card.",
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether an error means that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
+def _rungs(prepared: Prepared, model: LoadedModel) -> Iterator[_Rung]:
+    """Yield what may be tried, the card's own batch first."""
+    card = model.card
+    on_gpu = model.device.type == "cuda"
+    sides = card.inference.patch or prepared.shape[1:]
+    activations = activation_bytes(model.network, (1, card.network.channels, *sides))
+    batch = card.inference.batch
+    works = []
+    while batch:
+        works.append(Work(batch))
+        batch //= 2
+    if on_gpu:
+        works.append(Work(1, on_host=True))
+    if card.inference.patch is not None:
+        works += [Work(1, strips=count, on_host=on_gpu) for count in _STRIPS]
+    for work in works:
+        need = needed(prepared, card, work, activations=activations, on_gpu=on_gpu)
+        yield _Rung(work, need)
+
+
+def _let_go(device: torch.device) -> None:
+    """Free what the failed step held; its exception, and with it its frames, is gone by now."""
+    gc.collect()
+    give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,127 @@
+"""Memory is predicted before a job begins, and a job that it is too short for steps down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from node.models.budget import Need, activation_bytes, needed
+from node.models.ladder import is_out_of_memory
+from node.models.loaded import LoadedModel
+from node.models.prepare import prepare
+from node.models.scores import Work
+from tests.models.builders import make_volume
+from tests.models.test_blending import window_model
+
+PROGRAM = Path(__file__).with_name("limited_memory.py")
+ROOT = Path(__file__).parents[2]
+
+
+def wide_model(folder: Path) -> LoadedModel:
+    return window_model(folder, outputs=20, more="overlap = 0.25\n", patch=(16, 64, 64), batch=4)
+
+
+def need_of(model: LoadedModel, work: Work) -> Need:
+    values = torch.zeros((40, 256, 256), dtype=torch.int16).numpy()
+    activations = activation_bytes(model.network, (1, 1, 16, 64, 64))
+    prepared = prepare(make_volume(values), model.card)
+    return needed(prepared, model.card, work, activations=activations)
+
+
+def run_in(folder: Path, megabytes: int, how: str) -> dict[str, str]:
+    command = [sys.executable, str(PROGRAM), str(folder), str(megabytes), how]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_job_that_memory_is_too_short_for_steps_down_and_gives_the_same_labels(
+    tmp_path: Path,
+) -> None:
+    """Limits of address space make the kernel refuse: nothing is simulated.
+
+    First with the prediction, which leaves steps out; then without it, so that memory runs out.
+    """
+    model = wide_model(tmp_path)
+    assert run_in(tmp_path, 0, "predicted")["ladder"] == "none"
+    whole = np.load(tmp_path / "predicted-0.npy")
+    lower = need_of(model, Work(1, strips=4)).host // 10**6 + 20
+    ladder = run_in(tmp_path, lower, "predicted")["ladder"]
+    assert "batch 4 needs " in ladder
+    assert "strips ran" in ladder
+    assert np.mean(np.load(tmp_path / f"predicted-{lower}.npy") != whole) < 1e-3
+    ladder = run_in(tmp_path, lower, "tried")["ladder"]
+    assert ladder.startswith("batch 4 ran out of memory; ")
+    assert ladder.endswith(" ran")
+    steps = ladder.split("; ")
+    assert len(set(steps)) == len(steps)  # no size is tried twice
+    assert np.mean(np.load(tmp_path / f"tried-{lower}.npy") != whole) < 1e-3
+
+
+def test_a_job_that_nothing_fits_fails_with_the_numbers(tmp_path: Path) -> None:
+    model = wide_model(tmp_path)
+    said = run_in(tmp_path, 8, "predicted")
+    assert said["code"] == "memory-short"
+    smallest = need_of(model, Work(1, strips=16))
+    assert f"40 x 256 x 256 voxels with 20 outputs needs at least {smallest}" in said["said"]
+    assert "were free" in said["said"]
+
+
+def test_the_slab_is_what_the_formula_says(tmp_path: Path) -> None:
+    """One strip less by half is half of the slab less, but for the rows that strips share."""
+    model = wide_model(tmp_path)
+    whole, half = (need_of(model, Work(4, strips=count)).host for count in (1, 2))
+    slab = 4 * 20 * 16 * 256 * 256
+    assert whole - half == slab // 2 - 4 * 20 * 16 * 2 * 256
+    on_gpu = needed(
+        prepare(make_volume(torch.zeros((40, 256, 256), dtype=torch.int16).numpy()), model.card),
+        model.card,
+        Work(4, on_host=True),
+        activations=1000,
+        on_gpu=True,
+    )
+    assert on_gpu.device == 4 * 4 * 41 * 16 * 64 * 64 + 6000
+    assert on_gpu.host > slab
+
+
+def test_activations_are_counted_while_they_are_alive() -> None:
+    layers = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Conv3d(4, 8, 1), nn.Conv3d(8, 2, 1))
+    voxels = 8 * 10 * 12
+    counted = activation_bytes(layers, (1, 1, 8, 10, 12))
+    assert counted == 4 * voxels * (1 + 4 + 8)  # the 4 are gone before the last 2 are made
+    assert all(not one.is_meta for one in layers.parameters())
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_only_a_want_of_memory_goes_down_the_ladder(error: Exception, *, out: bool) -> None:
+    assert is_out_of_memory(error) is out
