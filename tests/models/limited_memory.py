@@ -30,7 +30,7 @@ def main() -> None:
     """Run, and print one JSON object."""
     folder, megabytes, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     model = load_model(load_card(folder), device="cpu", threads=1)
-    values = np.random.default_rng(4).integers(0, 1000, (40, 256, 256)).astype(np.int16)
+    values = np.random.default_rng(4).integers(0, 1000, (24, 160, 160)).astype(np.int16)
     prepared = prepare(make_volume(values), model.card)
     with torch.no_grad():  # what the first pass of a process makes once is not the case's
         model.network(torch.zeros(1, 1, 16, 16, 16))
