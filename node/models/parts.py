@@ -194,7 +194,6 @@ class Inference:
         mirrors: Axes over which mirrored passes are averaged.
         mirrored: Axes over which training mirrored; where it is given, `mirrors` may hold no
             other, because a network that never saw a mirrored image is lost in one.
-        blending: How overlapping patches are weighted: `gaussian`, or `nnunet` as there.
         precision: `fp32` or `bf16`.
         threads: Threads of one pass; 0 takes the worker's setting.
     """

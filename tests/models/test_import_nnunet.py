@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from node.errors import SetupError
 from node.models.check import check_model
+from node.models.choice import best_class
 from node.models.imports.bring import import_model
 from node.models.inference import segment_volume
 from node.models.loaded import load_model
-from node.models.native import best_class
 from node.models.prepare import prepare
 from tests.models.builders import make_volume
 from tests.models.filling import fill_in
