@@ -94,6 +94,9 @@ class Prepared:
         else:
             matrix = slices.forward(self.downsample)[wanted]  # (n, native slices)
             used = np.flatnonzero(matrix.any(axis=0))
+            if not used.size:  # all of them lie outside the image
+                slab = np.full((wanted.size, *self.shape[1:]), self.background, np.float32)
+                return apply_steps(self.steps, slab)
             source = np.stack([self._plane(int(native)) for native in used])
             source -= np.float32(self.background)
             flat = matrix[:, used] @ source.reshape(used.size, -1)  # (n, rows x columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def test_patches_cover_the_grid_and_overlap_as_asked(size: int, side: int, overl
         steps = np.diff(starts)
         assert steps.max() <= max(1, side * (1 - overlap)) + 1
         assert steps.max() - steps.min() <= 1
+
+
+def test_planes_outside_a_resampled_image_are_background() -> None:
+    card = replace(
+        CARD,
+        voxels=replace(CARD.voxels, spacing_mm=(0.4, 0.4, 0.4), size=None),
+        inference=replace(CARD.inference, mode="window", patch=(64, 16, 16)),
+        steps=(),
+    )
+    prepared = prepare(make_volume(np.full((4, 16, 16), 40, np.int16)), card)
+    whole = prepared.planes(0, 64)
+    alone = np.concatenate([prepared.planes(first, first + 8) for first in range(0, 64, 8)])
+    np.testing.assert_array_equal(alone, whole)
+    assert (alone[:8] == card.voxels.background).all()
+    assert (alone[28:36].max(axis=(1, 2)) == 40).all()
 
 
 @pytest.mark.parametrize(

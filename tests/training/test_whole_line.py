@@ -70,6 +70,8 @@ def test_a_shipped_model_finds_held_out_patients_through_the_whole_line(
 ) -> None:
     writer, data = REAL[name]
     model = Path(__file__).resolve().parents[2] / "config" / "models" / name
+    if not model.is_dir():
+        pytest.skip(f"no {name} is shipped; `limner train {name}` makes one")
     held = _held_out(RECIPES[name], shared_data(data))
     dice = [_same_both_ways(name, writer, case, model, tmp_path / case.name) for case in held[:5]]
     told = open_model(model).card.scores["test"]
