@@ -8,6 +8,7 @@ change a label.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, Final
@@ -37,6 +38,9 @@ class OpenVinoRuntime:
         Raises:
             ImportError: OpenVINO is not installed.
         """
+        # Converting a model would tell the maker of OpenVINO about it over the internet. Where its
+        # telemetry cannot be imported, OpenVINO takes a stand-in that sends nothing.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # what Python documents
         import openvino
         import openvino.frontend
 

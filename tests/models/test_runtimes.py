@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -254,3 +255,36 @@ def test_the_runtime_of_a_model_is_shown_by_a_command(tmp_path: Path) -> None:
     assert "small 1: openvino 20" in done.output
     assert "fp32, 1 thread, cpu" in done.output
     assert "OpenVINO in fp32 keeps labels" in done.output
+
+
+LISTENING_IN = """
+import os, sys
+def heard(event, args):
+    if event in ("socket.getaddrinfo", "socket.connect", "urllib.Request"):
+        with open(os.environ["HEARD"], "a") as file:
+            file.write(event + "\\n")
+sys.addaudithook(heard)
+import torch
+from node.models.openvino_runtime import OpenVinoRuntime
+network = torch.nn.Conv2d(1, 2, 3, padding=1).eval().requires_grad_(False)
+OpenVinoRuntime(network, threads=1, precision="fp32").scores(torch.zeros(1, 1, 8, 8))
+import time; time.sleep(2)
+"""
+
+
+def test_converting_a_model_tells_nobody_outside(tmp_path: Path) -> None:
+    # As on a hospital's machine: a home without choices of its own, and no sign of a test run.
+    kept = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+    surroundings = {name: os.environ[name] for name in kept if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING_IN],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**surroundings, "HOME": str(tmp_path), "HEARD": str(tmp_path / "heard")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "heard").exists(), (tmp_path / "heard").read_text()
+    assert list(tmp_path.iterdir()) == []
