@@ -30,6 +30,7 @@ from node.results.identity import Identity, read_identity
 from node.results.part10 import object_file
 from node.results.seg import content_time
 from node.results.template import (
+    EMPTY_IN_STAND_IN,
     MANUFACTURER,
     NodeFacts,
     ascii_text,
@@ -45,19 +46,8 @@ CERTAINTY: Final = DicomCode("111012", "DCM", "Certainty of Finding")
 NOT_IN_A_REPORT: Final = (0x00200052, 0x00201040)
 """Frame of Reference UID and Position Reference Indicator: a report lies nowhere."""
 
-_EMPTY: Final = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
 _FILED_LATER: Final = (
-    *_EMPTY,
+    *EMPTY_IN_STAND_IN,
     "StudyInstanceUID",
     "SOPInstanceUID",
     "SpecificCharacterSet",
@@ -214,7 +204,7 @@ def _group(
 def _stand_in(instance: SourceInstance, series_uid: str, identity: Identity) -> Dataset:
     """Return what highdicom must know of one source: its UIDs, and nothing of the patient."""
     source = Dataset()
-    for keyword in _EMPTY:
+    for keyword in EMPTY_IN_STAND_IN:
         setattr(source, keyword, "")
     source.SOPClassUID = instance.sop_class_uid
     source.SOPInstanceUID = instance.sop_instance_uid

@@ -31,7 +31,7 @@ MANUFACTURER: Final = "Limner"
 _STAND_IN: Final = 16
 """Rows and columns of the stand-in; 16 x 16 has a pixel for each of 255 segments."""
 
-_EMPTY_IN_STAND_IN: Final = (
+EMPTY_IN_STAND_IN: Final = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -44,7 +44,7 @@ _EMPTY_IN_STAND_IN: Final = (
 )
 
 _FILED_LATER: Final = (
-    *_EMPTY_IN_STAND_IN,
+    *EMPTY_IN_STAND_IN,
     "StudyInstanceUID",
     "SOPInstanceUID",
     "SpecificCharacterSet",
@@ -281,7 +281,7 @@ def dicom_code(code: Code) -> DicomCode:
 def _stand_in() -> Dataset:
     """Return a clean one-slice source; nothing of it reaches the object."""
     source = Dataset()
-    for keyword in _EMPTY_IN_STAND_IN:
+    for keyword in EMPTY_IN_STAND_IN:
         setattr(source, keyword, "")
     source.SOPClassUID = CTImageStorage
     source.SOPInstanceUID = derived_uid("stand-in")

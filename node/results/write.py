@@ -33,8 +33,8 @@ from node.imaging.values import (
     Volume,
 )
 from node.results.frames_seg import frames_seg
-from node.results.report import classification_report
-from node.results.seg import binary_seg
+from node.results.report import WrittenReport, classification_report
+from node.results.seg import WrittenSeg, binary_seg
 from node.results.template import NodeFacts
 from node.results.uids import result_key, volume_inputs
 
@@ -201,20 +201,10 @@ def _report(
     )
     if isinstance(made, Refusal):
         return made
-    return ResultObject(
-        kind="SR",
-        encoding="",
-        sop_class=str(Comprehensive3DSRStorage),
-        sop_uid=made.sop_uid,
-        series_uid=made.series_uid,
-        transfer_syntax=str(ExplicitVRLittleEndian),
-        data=made.data,
-        digest=hashlib.sha256(made.data).hexdigest(),
-        key=key,
-        summary=ResultSummary(
-            (), answer.verdict.outcome, answer.verdict.reasons, findings=answer.findings
-        ),
+    summary = ResultSummary(
+        (), answer.verdict.outcome, answer.verdict.reasons, findings=answer.findings
     )
+    return _object("SR", "", str(Comprehensive3DSRStorage), made=made, key=key, summary=summary)
 
 
 def _seg(
@@ -266,22 +256,35 @@ def _seg(
         )
         for segment, voxels in zip(ordered, made.voxels, strict=True)
     )
+    summary = ResultSummary(
+        segments,
+        segmentation.verdict.outcome,
+        segmentation.verdict.reasons,
+        segmentation.measurements,
+    )
+    return _object("SEG", "BINARY", str(SegmentationStorage), made=made, key=key, summary=summary)
+
+
+def _object(
+    kind: str,
+    encoding: str,
+    sop_class: str,
+    *,
+    made: WrittenSeg | WrittenReport,
+    key: str,
+    summary: ResultSummary,
+) -> ResultObject:
     return ResultObject(
-        kind="SEG",
-        encoding="BINARY",
-        sop_class=str(SegmentationStorage),
+        kind=kind,
+        encoding=encoding,
+        sop_class=sop_class,
         sop_uid=made.sop_uid,
         series_uid=made.series_uid,
         transfer_syntax=str(ExplicitVRLittleEndian),
         data=made.data,
         digest=hashlib.sha256(made.data).hexdigest(),
         key=key,
-        summary=ResultSummary(
-            segments,
-            segmentation.verdict.outcome,
-            segmentation.verdict.reasons,
-            segmentation.measurements,
-        ),
+        summary=summary,
     )
 
 
