@@ -220,7 +220,9 @@ def our_side(case: Case, card: Any, array: Any, runtime: str, threads: int) -> A
         made = TorchRuntime(network, device=torch.device("cpu"), precision="fp32", threads=threads)
     timed = Timed(made.scores, waiting(runtime))
     model = LoadedModel(card=card, network=network, runner=Spied(made, timed))
-    volume = Volume(array, np.eye(4), (1.0, 1.0, 1.0), "HU", "CT", "1.2", 1, (), ())
+    # Axial slices from the feet up, which is the cards' orientation: nothing is turned.
+    affine = np.eye(4)[[2, 1, 0, 3]]
+    volume = Volume(array, affine, (1.0, 1.0, 1.0), "HU", "CT", "1.2", 1, (), ())
     return (lambda: labels_of_volume(volume, model)), timed
 
 
@@ -397,13 +399,15 @@ def main() -> None:
         return
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for _ in range(chosen.rounds):
+        for number in range(1, chosen.rounds + 1):
             for case in chosen.cases:
                 for side in chosen.sides:
                     if CASES[case].stub and side == "openvino":
                         continue  # the stub has nothing to compile
                     one = in_child(case, side, chosen.threads, Path(scratch))
                     found.setdefault((case, side), []).append(one)
+                    told = f"round {number}: {case} {side} {one['total']:.2f} s"
+                    print(f"{told}, around {one['around']:.2f} s, {one['mb']:.0f} MB", flush=True)
         report(found, Path(scratch), chosen.sides)
     if chosen.json:
         rows = [{"case": c, "side": s, "rounds": each} for (c, s), each in found.items()]

@@ -146,9 +146,9 @@ def environment(work: Path, index: str) -> Path:
     return python
 
 
-def train(python: Path, work: Path) -> None:
+def train(python: Path, work: Path, task: Mapping[str, Any]) -> None:
     """Let nnU-Net train and predict, if it has not."""
-    if (work / "predicted").exists():
+    if all((work / "predicted" / f"{case}.npy").exists() for case in task["kept_back"]):
         return
     script = Path(__file__).with_name("nnunet_train.py")
     # As few processes as nnU-Net allows: it would start a dozen of them.
@@ -256,7 +256,7 @@ def main() -> None:
     for name in args.task or TASKS:
         work = args.work.resolve() / name
         task = prepare_task(work, name, epochs=args.epochs, iterations=args.iterations)
-        train(python, work)
+        train(python, work, task)
         for one in compare(work, task, name):
             good &= one.dice >= WANTED_DICE and one.volume_off <= WANTED_VOLUME
             print(

@@ -26,6 +26,9 @@ _TRAIN_PATIENTS, _TEST_PATIENTS = 20, 10
 _WIDEST: Final = 0.05
 _SHORTCUT: Final = 0.8
 _VOLUME: Final = {True: (0.95, 1.05), False: (0.90, 1.10)}
+_SIZES: Final = 0.20
+_LEAST_FOR_SIZES: Final = 9
+_FOLDS: Final = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,31 @@ def alarms_of(
                 f"{most_ratio}.",
             )
         )
+    found += _sizes(test)
+    if all(sum(one.reference_ml) > 0 for one in (*train, *test)):
+        found.append(
+            Alarm(
+                "no-negatives",
+                "Every case held what is looked for: how often the model finds something where "
+                "there is nothing is not known.",
+            )
+        )
     return tuple(found)
+
+
+def fold_alarms(means: Sequence[float]) -> tuple[Alarm, ...]:
+    """Return what the mean Dice of several folds, each on patients of its own, warns about."""
+    spread = max(means) - min(means)
+    if not spread > _FOLDS:
+        return ()
+    each = ", ".join(f"{mean:.3f}" for mean in means)
+    return (
+        Alarm(
+            "fold-spread",
+            f"Folds differ by {spread:.3f} in Dice ({each}): one split alone says little; look at "
+            "the cases that score worst.",
+        ),
+    )
 
 
 def paired(
@@ -142,6 +169,26 @@ def paired(
 def _interval(figures: Sequence[CaseFigures]) -> tuple[float, float, float]:
     over = interval_of([one.mean_dice for one in figures], [one.patient for one in figures])
     return over.mean, over.low, over.high
+
+
+def _sizes(figures: Sequence[CaseFigures]) -> tuple[Alarm, ...]:
+    """Compare the third of the cases with the smallest references with the largest third."""
+    held = sorted((sum(f.reference_ml), f.mean_dice) for f in figures if sum(f.reference_ml) > 0)
+    if len(held) < _LEAST_FOR_SIZES:
+        return ()
+    third = len(held) // 3
+    small, large = (
+        float(np.nanmean([dice for _, dice in part])) for part in (held[:third], held[-third:])
+    )
+    if not small < large - _SIZES:
+        return ()
+    return (
+        Alarm(
+            "size-bias",
+            f"Dice {small:.3f} in the third of the cases with the smallest references, "
+            f"{large:.3f} in the third with the largest.",
+        ),
+    )
 
 
 def _gap(train: float, test: float) -> tuple[Alarm, ...]:

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from node.training.alarms import paired
+import numpy as np
+
+from node.training.alarms import fold_alarms, paired
 from node.training.figures import CaseFigures, summary_of
 from node.training.report import add_scores
 from node.training.template import Score
@@ -43,7 +45,8 @@ def out_of_fold(reports: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
     Raises:
         ValueError: A case is held out in two of them.
     """
-    test = _joined([report["test_cases"] for report in reports])
+    folds = [report["test_cases"] for report in reports]
+    test = _joined(folds)
     names = [one.case for one in test]
     if len(set(names)) != len(names):
         raise ValueError("a case is held out in two folds")
@@ -57,6 +60,9 @@ def out_of_fold(reports: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
             "gain_low": round(low, 4),
             "gain_high": round(high, 4),
         }
+    means = [float(np.nanmean([one.mean_dice for one in _joined([fold])])) for fold in folds]
+    if alarms := fold_alarms(means):
+        pooled["out-of-fold-alarms"] = {one.code: one.sentence for one in alarms}
     return pooled
 
 

@@ -35,6 +35,13 @@ def test_out_of_fold_figures_are_of_all_patients() -> None:
     assert (over["dice"], over["gain_low"]) == pytest.approx((0.5, 0.2))
 
 
+def test_folds_that_differ_by_more_than_a_tenth_are_told() -> None:
+    near = out_of_fold([_report(0, [0.8, 0.8]), _report(10, [0.71, 0.71])])
+    far = out_of_fold([_report(0, [0.8, 0.8]), _report(10, [0.69, 0.69])])
+    assert "out-of-fold-alarms" not in near
+    assert "0.800, 0.690" in far["out-of-fold-alarms"]["fold-spread"]
+
+
 def test_a_case_that_two_folds_hold_out_is_refused() -> None:
     with pytest.raises(ValueError, match="two folds"):
         out_of_fold([_report(0, [0.9]), _report(0, [0.8])])
