@@ -289,7 +289,11 @@ def train(
                     clock=time.monotonic, threads=threads, bf16=bf16, states=states_of(folder)
                 ),
             )
-    if folds:
+    if folds and data is not None:
+        from node.training.folds import calibrate_folds
+
+        with Training() as shown:
+            calibrate_folds(RECIPES[recipe], folders, data, progress=shown.stage("calibrate"))
         _say_pooled(recipe, folders, as_json=as_json)
     else:
         _say_trained(out, as_json=as_json)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from node.models.card import load_card
 from node.training.alarms import alarms_of, paired
 from node.training.cases import Case
 from node.training.evaluate import open_model
 from node.training.figures import CaseFigures, summary_of
-from node.training.recipe import Data
+from node.training.recipe import Data, Recipe
 from node.training.scoring import baselines, score_cases
 from node.training.splits import Split
-from node.training.template import Score
+from node.training.template import Score, write_card
 
 _SEEN_CASES: Final = 10
 """Training cases that are scored beside the held-out ones, to tell how much was learnt by heart."""
@@ -74,6 +76,32 @@ def held_out_scores(
         "baseline_cases": {name: [asdict(o) for o in each] for name, each in others.items()},
     }
     return Scored(card, report)
+
+
+def write_held_out(
+    folder: Path,
+    recipe: Recipe,
+    split: Split,
+    *,
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Score a model on what was held out, and write that into its card and its report.json.
+
+    Args:
+        folder: The model's folder; of its card's scores, those of the training and its data stay.
+        recipe: One that learns from cases.
+        split: The two sets.
+        progress: Called with the share that is done.
+    """
+    if recipe.data is None:
+        raise AssertionError("there is a split where cases were read")
+    scored = held_out_scores(folder, recipe.data, split, progress=progress)
+    card = load_card(folder)
+    made = {key: card.scores[key] for key in ("training", "data")} | dict(scored.card)
+    text = card.text.partition("\n[scores]\n")[0]
+    write_card(folder, text, sha256=card.weights.sha256, scores=made)
+    report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def spread(cases: Sequence[Case], count: int) -> tuple[Case, ...]:

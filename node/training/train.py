@@ -16,7 +16,7 @@ from safetensors.torch import save
 from node.errors import setup_error
 from node.models.card import Card
 from node.training.alarms import refuse_worthless
-from node.training.calibration import calibrated_text
+from node.training.calibration import calibrated_text, logits_of
 from node.training.cases import Case
 from node.training.ct_nodule import CT_NODULE
 from node.training.evaluate import open_model
@@ -27,7 +27,7 @@ from node.training.mr import MR_PHANTOM
 from node.training.nodules import tuned
 from node.training.pet_tumour import PET_TUMOUR
 from node.training.recipe import Budget, Examples, Recipe, recipe_named
-from node.training.result import held_out_scores
+from node.training.result import write_held_out
 from node.training.splits import Split, set_digest, split_cases
 from node.training.template import Score, template_card, write_card
 from node.training.trainer import Fitted, Means, Progress, Report, fit_network
@@ -100,13 +100,13 @@ def train_model(
     if split is not None and recipe.data is not None:
         text = recipe.card_text
         if card.head.kind == "occupancy":
-            text = calibrated_text(text, open_model(out), split.train)
+            model = open_model(out)
+            seen = [logits_of(model, case) for case in split.train]
+            text = calibrated_text(text, seen, support_voxels=card.head.support_voxels)
             write_card(out, text, sha256=sha256, scores=made)
-        scored = held_out_scores(out, recipe.data, split, progress=_as_stage(progress, "score"))
-        made |= {"data": _data_facts(recipe, split), **scored.card}
+        made["data"] = _data_facts(recipe, split)
         write_card(out, text, sha256=sha256, scores=made)
-        report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
-        (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_held_out(out, recipe, split, progress=_as_stage(progress, "score"))
     if card.stage is not None:
         text, figures = tuned(out, recipe.card_text, progress=_as_stage(progress, "score"))
         write_card(out, text, sha256=sha256, scores={**made, **figures})

@@ -11,7 +11,7 @@ import pytest
 from node.imaging.values import Frames
 from node.models.frame_window import frame_windows
 from node.models.prepare import prepare
-from node.training.calibration import fitted
+from node.training.calibration import CaseLogits, calibrated_text, fitted, median_offset
 from node.training.cases import Case, case_of
 from node.training.nifti import read_nifti_pair
 from node.training.template import template_card
@@ -89,3 +89,25 @@ def test_calibration_finds_scale_and_offset_that_were_put_in() -> None:
     shares = (1 / (1 + np.exp(-(0.6 * logits - 1.1)))).astype(np.float32)
     scale, offset = fitted(logits, shares)
     assert (scale, offset) == pytest.approx((0.6, -1.1), abs=1e-3)
+
+
+def _ball_case(radius: float, sharp: float, beyond: float) -> CaseLogits:
+    """Return a ball whose logits are those of one `beyond` voxels larger."""
+    grid = np.stack(np.meshgrid(*[np.arange(24) - 11.7] * 3, indexing="ij"))
+    away = np.sqrt((grid**2).sum(0)).astype(np.float32)
+    truth = np.clip(radius - away + 0.5, 0, 1)
+    return CaseLogits(sharp * (radius + beyond - away), truth)
+
+
+def test_the_median_case_has_its_volume_after_calibration_whatever_the_largest_does() -> None:
+    radii = (4.0, 4.5, 5.0, 5.5, 6.0)
+    cases = [_ball_case(radius, 2.0, 0.8) for radius in radii] + [_ball_case(10.0, 2.0, -2.0)]
+    scale = 1.3
+    offset = median_offset(cases, scale, support_voxels=2)
+    volumes = [(1 / (1 + np.exp(-(scale * c.logits + offset)))).sum() for c in cases]
+    ratios = [volume / case.shares.sum() for volume, case in zip(volumes, cases, strict=True)]
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.02)
+    assert ratios[-1] < 0.6
+    text = calibrated_text("logit_scale = 1.0\nlogit_offset = 0.0", cases, support_voxels=2)
+    assert "logit_scale = 1.0\n" not in text
+    assert "logit_offset = -" in text
