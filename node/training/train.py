@@ -27,9 +27,10 @@ from node.training.mr import MR_PHANTOM
 from node.training.nodules import tuned
 from node.training.pet_tumour import PET_TUMOUR
 from node.training.recipe import Budget, Examples, Recipe, recipe_named
-from node.training.result import write_held_out
+from node.training.result import spread, write_held_out
 from node.training.splits import Split, set_digest, split_cases
 from node.training.template import Score, template_card, write_card
+from node.training.threshold import threshold_text
 from node.training.trainer import Fitted, Means, Progress, Report, fit_network
 from node.training.us_nerve import US_NERVE
 
@@ -39,6 +40,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 """Every model that can be made again, by name."""
 
 WEIGHTS_FILE: Final = "weights.safetensors"
+_THRESHOLD_CASES: Final = 100
 _STATES: Final = "states"
 """Folder of stored states inside the model's folder; gone when the model is whole."""
 
@@ -103,7 +105,9 @@ def train_model(
             model = open_model(out)
             seen = [logits_of(model, case) for case in split.train]
             text = calibrated_text(text, seen, support_voxels=card.head.support_voxels)
-            write_card(out, text, sha256=sha256, scores=made)
+        elif card.head.kind == "probability":
+            some = spread(split.train, _THRESHOLD_CASES)
+            text = threshold_text(text, open_model(out), some)
         made["data"] = _data_facts(recipe, split)
         write_card(out, text, sha256=sha256, scores=made)
         write_held_out(out, recipe, split, progress=_as_stage(progress, "score"))

@@ -67,7 +67,7 @@ US_NERVE: Final = Recipe(
         speckle=0.15,
         gain=0.2,
     ),
-    budget=Budget(steps=700, batch=8),
+    budget=Budget(steps=1300, batch=8),
     data=Data(
         read=read_nerves,
         splitting=Splitting(folds=4),
