@@ -66,7 +66,9 @@ def draw_nodule_examples(
         raise AssertionError("the card of the recipe has a patch and a stage")
     steps = fix_steps(card.steps, np.zeros((1, 1, 1), np.int16), None)
     count = budget.patients * budget.slices
-    images, labels = np.empty((count, *patch), np.float16), np.zeros((count, *patch), np.uint8)
+    # Of one output, so that the references are shares: 0 or 1.
+    images = np.empty((count, *patch), np.float16)
+    labels = np.zeros((count, *patch), np.float16)
     at = 0
     for done, patient_seed in enumerate(patient_seeds(seed, budget.patients)):
         rng = np.random.Generator(np.random.PCG64([patient_seed, 78]))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 
 from node.phantom import chest
 from node.phantom.planes import planes_of
 from node.training.ct_nodule import (
     CT_NODULE,
+    NAME,
     draw_nodule_examples,
     draw_patch,
     draw_patient,
@@ -26,6 +30,7 @@ from node.training.nodules import (
 )
 from node.training.recipe import Budget
 from node.training.template import template_card
+from node.training.trainer import Means, fit_network
 
 
 def _study() -> chest.ChestStudy:
@@ -69,9 +74,15 @@ def test_a_patch_round_a_nodule_shows_it_and_only_the_lungs_around() -> None:
     assert not patch.nodules[patch.hu == card.voxels.background].any()
 
 
-def test_examples_hold_patches_with_and_without_nodules_on_the_networks_scale() -> None:
-    budget = Budget(steps=1, batch=1, patients=2, slices=3)
+def test_examples_hold_patches_that_a_network_of_one_output_learns_from() -> None:
+    budget = Budget(steps=2, batch=1, patients=2, slices=3)
     examples = draw_nodule_examples(5, budget, progress=lambda _: None)
+    network = replace(template_card(NAME).network, parameters={"widths": (4, 4, 4, 4)})
+    fitted = fit_network(
+        network, CT_NODULE, examples, seed=1, budget=budget, means=Means(clock=time.monotonic)
+    )
+    assert fitted.steps == 2
+    assert 0 < fitted.loss < 5
     has = examples.labels.any(axis=(1, 2, 3))
     assert 0 < has.sum() < len(has)
     assert (examples.images.min(), examples.images.max()) == (-1, 1)
