@@ -19,6 +19,7 @@ from node.imaging.tilt import mirrored_affine
 from node.imaging.values import Fractions, Labels, Segmentation, Volume
 from node.models.agreement import disagreement
 from node.models.features import features_of, unusual
+from node.models.fields import AXES
 from node.models.fractions import HALF, fractions_from_scores, fractions_of_kept
 from node.models.instances import split_instances
 from node.models.ladder import AS_ASKED, labels_that_fit
@@ -29,7 +30,6 @@ from node.models.postprocess import postprocess
 from node.models.prepare import Prepared, prepare
 from node.models.region import Box, Region, cut_out
 from node.models.scores import Meter, score_planes
-from node.models.sections import AXES
 from node.models.verdict import Said, figures_of, judge
 
 

@@ -13,6 +13,9 @@ from typing import Final
 
 from node.settings import Condition
 
+KINDS: Final = ("segmentation", "classification")
+"""What a model may give; the first is the default."""
+
 ORIENTATION_LETTERS: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 """Each direction of PS3.3 C.7.6.1.1.1 with its opposite."""
 

@@ -1,46 +1,31 @@
-"""Read the tables of card.toml into the values of `parts.py`, noting every mistake."""
+"""Read the tables of card.toml into the values of `parts.py`, noting every mistake.
+
+What labels are and what becomes of them is read in `label_sections.py`, limits in
+`quality_section.py`, what frames have instead of a grid in `frame_parts.py`.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
 from typing import Final
 
-from node.imaging.values import Code, Finding, Segment
+from node.models.fields import AXES, FAR, LABELS_MAX, check_file, read_range
 from node.models.parts import (
     ORIENTATION_LETTERS,
     Add,
-    Agreement,
     Channel,
     Clip,
-    Close,
-    DropSmall,
-    DropWrongSide,
-    FeatureLimits,
-    FillHoles,
     Head,
     Inference,
-    InputLimits,
-    Instances,
-    KeepLargest,
     LogOnePlus,
     Network,
     Normalise,
     OwnCase,
     Parameter,
     Percentiles,
-    PostStep,
-    Quality,
-    RatioLimits,
-    RestrictTo,
     Results,
     Scale,
-    SegmentLimits,
-    SplitSides,
-    Stage,
     Step,
-    Threshold,
     Voxels,
     Weights,
     WeightsFile,
@@ -48,10 +33,6 @@ from node.models.parts import (
 )
 from node.settings import TAKES, read_conditions
 from node.strict_toml import Table
-
-AXES: Final = ("slice", "row", "column")
-_LABELS_MAX: Final = 255  # labels are uint8
-_FAR: Final = 1e9  # larger than any intensity or volume
 
 
 def read_weights(table: Table) -> Weights:
@@ -72,7 +53,7 @@ def read_weights(table: Table) -> Weights:
 
 def _weights_file(table: Table, default: str | None = None) -> WeightsFile:
     found = WeightsFile(file=table.string("file", default), sha256=table.string("sha256").lower())
-    _check_file(table, found.file, found.sha256)
+    check_file(table, found.file, found.sha256)
     return found
 
 
@@ -84,16 +65,9 @@ def read_test_case(table: Table) -> OwnCase | None:
     case = OwnCase(
         file=table.string("file", "test-case.safetensors"), sha256=table.string("sha256").lower()
     )
-    _check_file(table, case.file, case.sha256)
+    check_file(table, case.file, case.sha256)
     table.finish()
     return case
-
-
-def _check_file(table: Table, file: str, sha256: str) -> None:
-    if PurePath(file).name != file or not file.endswith(".safetensors"):
-        table.note("file", f"must be the name of a .safetensors file in this folder, is {file!r}")
-    if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        table.note("sha256", "must be the 64 hexadecimal digits that sha256sum prints")
 
 
 def read_voxels(table: Table) -> Voxels:
@@ -110,8 +84,8 @@ def read_voxels(table: Table) -> Voxels:
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         size=(int(size[0]), int(size[1])) if size else None,
         centre=table.choice("centre", ("image", "body"), "image"),
-        body_above=table.number("body_above", -_FAR, _FAR, -500.0),
-        background=table.number("background", -_FAR, _FAR),
+        body_above=table.number("body_above", -FAR, FAR, -500.0),
+        background=table.number("background", -FAR, FAR),
         units=table.string("units", longest=16),
         downsample=table.choice("downsample", ("area", "linear", "spline"), "area"),
         back=table.choice("back", ("linear", "nearest"), "linear"),
@@ -149,10 +123,10 @@ def _orientation(table: Table) -> str:
 def read_steps(tables: Sequence[Table]) -> tuple[Step, ...]:
     """Read [[steps]]."""
     readers: dict[str, Callable[[Table], Step]] = {
-        "clip": lambda t: Clip(*_range(t, "low", "high")),
-        "add": lambda t: Add(t.number("value", -_FAR, _FAR)),
+        "clip": lambda t: Clip(*read_range(t, "low", "high")),
+        "add": lambda t: Add(t.number("value", -FAR, FAR)),
         "scale": _scale,
-        "normalise": lambda t: Normalise(t.number("mean", -_FAR, _FAR), t.number("sd", 1e-8, _FAR)),
+        "normalise": lambda t: Normalise(t.number("mean", -FAR, FAR), t.number("sd", 1e-8, FAR)),
         "zscore": lambda t: ZScore(t.choice("within", ("image", "nonzero"), "image")),
         "percentiles": _percentiles,
         "log1p": lambda _: LogOnePlus(),
@@ -172,7 +146,7 @@ def read_channels(tables: Sequence[Table]) -> tuple[Channel, ...]:
             name=table.string("name", longest=32),
             accepts=read_conditions(table.table("accepts")),
             units=table.string("units", longest=16),
-            background=table.number("background", -_FAR, _FAR),
+            background=table.number("background", -FAR, FAR),
             steps=read_steps(table.tables("steps")),
         )
         if not channel.accepts:
@@ -180,14 +154,6 @@ def read_channels(tables: Sequence[Table]) -> tuple[Channel, ...]:
         table.finish()
         channels.append(channel)
     return tuple(channels)
-
-
-def _range(table: Table, low_key: str, high_key: str) -> tuple[float, float]:
-    low = table.number(low_key, -_FAR, _FAR)
-    high = table.number(high_key, -_FAR, _FAR)
-    if low >= high and high != -_FAR:
-        table.note(high_key, f"must be above {low_key} = {low:g}, is {high:g}")
-    return low, high
 
 
 def _pair(table: Table, key: str, default: Sequence[float] | None = None) -> tuple[float, float]:
@@ -215,7 +181,7 @@ def read_network(table: Table) -> Network:
     """Read [network]; the parameters are judged by the architecture itself."""
     architecture = table.string("architecture", longest=64)
     channels = table.integer("channels", 1, 64, 1)
-    outputs = table.integer("outputs", 1, _LABELS_MAX)
+    outputs = table.integer("outputs", 1, LABELS_MAX)
     parameters: dict[str, Parameter] = {}
     for key, value in table.rest().items():
         if isinstance(value, int | float | str | bool):
@@ -315,246 +281,6 @@ def read_head(table: Table, card_kind: str) -> Head:
         table.note("order", f"must hold the labels from 1, each once, is {list(head.order)}")
     table.finish()
     return head
-
-
-def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
-    """Read [[postprocess]]."""
-    readers: dict[str, Callable[[Table], PostStep]] = {
-        "keep_largest": lambda t: KeepLargest(
-            labels=_labels(t),
-            joint=t.flag("joint", default=False),
-            count=t.integer("count", 1, 1000, 1),
-            also_over=t.number("also_over", 0.001, 1.0, 1.0),
-        ),
-        "drop_small": _drop_small,
-        "fill_holes": lambda t: FillHoles(_labels(t)),
-        "close": lambda t: Close(_labels(t), t.number("radius_mm", 0.1, 50)),
-        "split_sides": lambda t: SplitSides(
-            _label(t, "label"), _label(t, "right"), _label(t, "left")
-        ),
-        "drop_wrong_side": lambda t: DropWrongSide(_label(t, "right"), _label(t, "left")),
-        "threshold": _threshold,
-        "restrict_to": lambda t: RestrictTo(
-            _labels(t), t.choice("how", ("touch", "inside")), t.number("grow_mm", 0, 100, 0.0)
-        ),
-        "instances": lambda t: Instances(_label(t, "label"), t.integer("at_most", 1, 250, 50)),
-    }
-    steps = []
-    for table in tables:
-        steps.append(readers[table.choice("step", tuple(readers))](table))
-        table.finish()
-    return tuple(steps)
-
-
-def _drop_small(table: Table) -> DropSmall:
-    if table.has("min_ml") == table.has("min_mm"):
-        table.note("min_ml", "one of min_ml (volume) and min_mm (diameter) must be given")
-    return DropSmall(
-        _labels(table),
-        min_ml=table.number("min_ml", 0, 1e5, 0.0),
-        min_mm=table.number("min_mm", 0, 1e3, 0.0),
-    )
-
-
-def _threshold(table: Table) -> Threshold:
-    if not (table.has("at_least") or table.has("at_most")):
-        table.note("at_least", "one of at_least and at_most must be given")
-    step = Threshold(
-        _labels(table),
-        at_least=table.number("at_least", -_FAR, _FAR, -_FAR),
-        at_most=table.number("at_most", -_FAR, _FAR, _FAR),
-    )
-    if step.at_least > step.at_most:
-        table.note("at_most", f"must not be below at_least = {step.at_least:g}")
-    return step
-
-
-def read_stage(table: Table) -> Stage | None:
-    """Read [stage]; None where the card has none."""
-    if not table.has("model"):
-        table.finish()
-        return None
-    stage = Stage(
-        model=table.string("model", longest=32),
-        labels=_labels(table),
-        margin_mm=table.number("margin_mm", 0, 500, 10.0),
-        outside_mm=table.number("outside_mm", 0, 500, 5.0),
-    )
-    table.finish()
-    return stage
-
-
-def _label(table: Table, key: str) -> int:
-    return table.integer(key, 1, _LABELS_MAX)
-
-
-def _labels(table: Table) -> tuple[int, ...]:
-    labels = table.numbers("labels", 0)
-    if not labels or any(one != int(one) or not 1 <= one <= _LABELS_MAX for one in labels):
-        table.note("labels", "must be a list of label values from 1")
-        return (1,)
-    return tuple(int(one) for one in labels)
-
-
-def read_segments(tables: Sequence[Table]) -> tuple[Segment, ...]:
-    """Read [[segments]]; numbers run from 1 and labels are unique (PS3.3 C.8.20.4)."""
-    segments: list[Segment] = []
-    for table in tables:
-        label = table.string("label", longest=64)
-        if not label.isascii():
-            table.note("label", f"must be plain ASCII, is {label!r}")
-        if label in [one.label for one in segments]:
-            table.note("label", f"occurs twice: {label!r}")
-        number = table.integer("number", 1, _LABELS_MAX)
-        if number != len(segments) + 1:
-            table.note("number", f"segments are numbered from 1 in order, is {number}")
-        region = _code(table, "region") if table.has("region") else None
-        category, kind = _code(table, "category"), _code(table, "type")
-        segments.append(
-            Segment(
-                number=number,
-                label=label,
-                category=category,
-                type=kind,
-                modifiers=tuple(
-                    _as_code(table, "modifiers", text) for text in table.strings("modifiers", [])
-                ),
-                region=region,
-                colour=_colour(table),
-            )
-        )
-        table.finish()
-    return tuple(segments)
-
-
-def _code(table: Table, key: str) -> Code:
-    return _as_code(table, key, table.string(key, longest=128))
-
-
-def _as_code(table: Table, key: str, text: str) -> Code:
-    """Return `value, scheme, meaning` as a code; only the meaning may hold commas."""
-    parts = [part.strip() for part in text.split(",", 2)]
-    if len(parts) != 3 or not all(parts):
-        table.note(
-            key, f'must be "value, scheme, meaning", such as "39607008, SCT, Lung", is {text!r}'
-        )
-        return Code("", "", "")
-    value, scheme, meaning = parts
-    if len(value) > 16 or len(scheme) > 16 or len(meaning) > 64:  # VR SH, SH, LO (PS3.3 8.8)
-        table.note(key, "value and scheme have at most 16, the meaning at most 64 characters")
-    return Code(value, scheme, meaning)
-
-
-def _colour(table: Table) -> tuple[int, int, int]:
-    red, green, blue = table.numbers("colour", 3, [255, 160, 0])
-    if any(one != int(one) or not 0 <= one <= 255 for one in (red, green, blue)):
-        table.note("colour", "must be [red, green, blue] of 0 to 255")
-    return int(red), int(green), int(blue)
-
-
-def read_quality(table: Table) -> Quality:
-    """Read [quality]."""
-    removed = table.number("removed_fraction", 0, 1, 0.1)
-    end_slice = table.number("end_slice_cm2", 0, 1e5, 0.0)
-    segments = []
-    for each in table.tables("segments"):
-        limits = SegmentLimits(
-            number=_label(each, "number"),
-            min_ml=each.number("min_ml", 0, 1e6, 0.0),
-            max_ml=each.number("max_ml", 0, 1e6, 1e6),
-            when_empty=each.choice("when_empty", ("accept", "review", "reject"), "review"),
-            max_pieces=each.integer("max_pieces", 0, 10_000, 0),
-            side=each.choice("side", ("", "right", "left"), ""),
-            height=_span(each, "height", 0, 1) if each.has("height") else None,
-        )
-        if limits.min_ml > limits.max_ml:
-            each.note("max_ml", f"must not be below min_ml = {limits.min_ml:g}")
-        each.finish()
-        segments.append(limits)
-    ratios = []
-    for each in table.tables("ratios"):
-        ratios.append(
-            RatioLimits(_label(each, "of"), _label(each, "to"), *_range(each, "low", "high"))
-        )
-        each.finish()
-    quality = Quality(
-        removed,
-        end_slice,
-        tuple(segments),
-        tuple(ratios),
-        outside_body=table.number("outside_body", 0, 1, 1.0),
-        input=_input_limits(table.table("input")) if table.has("input") else None,
-        agreement=_agreement(table.table("agreement")) if table.has("agreement") else None,
-        features=_features(table.table("features")) if table.has("features") else None,
-    )
-    table.finish()
-    return quality
-
-
-def _span(
-    table: Table, key: str, low: float, high: float, default: Sequence[float] | None = None
-) -> tuple[float, float]:
-    """Return [least, most] within low..high."""
-    least, most = table.numbers(key, 2, default)
-    if not low <= least <= most <= high:
-        table.note(
-            key, f"must be [least, most] within {low:g} to {high:g}, is [{least:g}, {most:g}]"
-        )
-    return least, most
-
-
-def _input_limits(table: Table) -> InputLimits:
-    limits = InputLimits(
-        slice_mm=_span(table, "slice_mm", 0, 1000, (0, 1000)),
-        pixel_mm=_span(table, "pixel_mm", 0, 1000, (0, 1000)),
-        slices=_span(table, "slices", 1, 100_000, (1, 100_000)),
-        outside=table.choice("outside", ("review", "reject"), "review"),
-        review=read_conditions(table.table("review")),
-        reject=read_conditions(table.table("reject")),
-    )
-    table.finish()
-    return limits
-
-
-def _agreement(table: Table) -> Agreement:
-    agreement = Agreement(
-        mirrors=table.strings("mirrors", choices=AXES),
-        review_below=table.number("review_below", 0, 1, 0.9),
-    )
-    if not agreement.mirrors:
-        table.note("mirrors", "must name at least one axis that was mirrored in training")
-    table.finish()
-    return agreement
-
-
-def _features(table: Table) -> FeatureLimits:
-    limits = FeatureLimits(
-        file=table.string("file", "features.safetensors"),
-        sha256=table.string("sha256").lower(),
-        review_above=table.number("review_above", 0, 1e6),
-    )
-    _check_file(table, limits.file, limits.sha256)
-    table.finish()
-    return limits
-
-
-def read_findings(tables: Sequence[Table]) -> tuple[Finding, ...]:
-    """Read [[findings]]."""
-    findings: list[Finding] = []
-    for table in tables:
-        label = table.string("label", longest=64)
-        if not label.isascii() or label in [one.label for one in findings]:
-            table.note("label", f"must be plain ASCII and occur once, is {label!r}")
-        findings.append(
-            Finding(
-                label=label,
-                code=_code(table, "code"),
-                threshold=table.number("threshold", 0.001, 0.999, 0.5),
-                review_within=table.number("review_within", 0, 0.5, 0.0),
-            )
-        )
-        table.finish()
-    return tuple(findings)
 
 
 RESULTS: Final = {"segmentation": "SEG", "classification": "SR"}
