@@ -1,4 +1,8 @@
-"""Give the volumes of a PET series their unit: SUVbw where headers allow it, else why not."""
+"""Give the volumes of a PET series their unit: SUVbw where headers allow it, else why not.
+
+A model may have learned activity instead, so the unit that was stored is not forgotten: it is
+given back to whom wants it, as the scanner wrote it, corrected to whatever time that was.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from node.imaging.attributes import text
 from node.imaging.suv import suv_scale
 from node.imaging.suv_enhanced import suv_headers
 from node.imaging.values import Refusal, SourceInstance, VolumePlan
@@ -38,6 +43,27 @@ def in_suv(plans: Sequence[VolumePlan], images: Sequence[SourceInstance]) -> lis
             )
         else:
             done.append(
-                replace(plan, units=SUV, factors=scale.factors, notes=(*plan.notes, *scale.notes))
+                replace(
+                    plan,
+                    units=SUV,
+                    factors=scale.factors,
+                    notes=(*plan.notes, *scale.notes),
+                    stored_units=text(slices[0], "Units").upper(),
+                )
             )
     return done
+
+
+def in_units(plan: VolumePlan, units: str) -> VolumePlan:
+    """Return a plan whose values are in these units, if they are the ones that were stored.
+
+    Args:
+        plan: Of any modality.
+        units: `Volume.units` that somebody wants, such as BQML.
+
+    Returns:
+        The plan without its factors; or the plan as it is, where nothing else can be had.
+    """
+    if units != plan.stored_units or not units:
+        return plan
+    return replace(plan, units=units, factors=(), stored_units="")

@@ -122,6 +122,8 @@ class VolumePlan:
         factors: Per slice, what rescaled values are multiplied by to be in `units`; empty for 1.
         suv: Why the values of a PET volume are not in SUVbw; None where they are, and elsewhere.
         others: Volumes of other series that a model sees as further channels.
+        stored_units: Of a PET volume in SUVbw, what its values are in without `factors`, in
+            capitals of Units (0054,1001); empty elsewhere.
     """
 
     series_uid: str
@@ -139,6 +141,7 @@ class VolumePlan:
     factors: tuple[float, ...] = ()
     suv: Refusal | None = None
     others: tuple[VolumePlan, ...] = ()
+    stored_units: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from node.imaging.pet import SUV as IN_SUV
 from node.imaging.values import (
     VOLUME,
     Code,
@@ -37,9 +38,6 @@ GRAM: Final = Code("g", "UCUM", "gram")
 MAXIMUM: Final = Code("56851009", "SCT", "Maximum")
 MEAN: Final = Code("373098007", "SCT", "Mean")
 PEAK: Final = Code("126031", "DCM", "Peak Value Within ROI")
-
-SUV_UNITS: Final = frozenset({"SUVbw", "g/ml", "g/ml{SUVbw}", "GML"})
-"""How `Volume.units` may spell standardised uptake values by body weight."""
 
 _PEAK_RADIUS_MM: Final = 10 * (3 / (4 * math.pi)) ** (1 / 3)  # of a sphere of 1 mL
 _FINE: Final = 5
@@ -104,7 +102,7 @@ def measure(
     found = [
         Measurement(number, VOLUME, ml, MILLILITRE, method=method) for number, ml in volumes.items()
     ]
-    if volume.units in SUV_UNITS:
+    if volume.units == IN_SUV:
         found += _uptake(volume, labels, voxels, volumes)
     return tuple(found)
 

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from node.errors import setup_error
+from node.imaging.pet import in_units
 from node.imaging.read import read_folder
 from node.imaging.series import find_volumes
 from node.imaging.transform import turn_along
@@ -104,7 +105,7 @@ def score_series(model: LoadedModel, folder: Path, reference: Path) -> StudyScor
     Raises:
         SetupError: No volume can be used, or the reference lies on another grid.
     """
-    volume = _only_volume(folder)
+    volume = _only_volume(folder, model.card.voxels.units)
     return score_volume(model, folder.name, volume, _read_labels(reference, volume))
 
 
@@ -123,9 +124,9 @@ def volume_of(study: chest.ChestStudy) -> Volume:
     )
 
 
-def _only_volume(folder: Path) -> Volume:
+def _only_volume(folder: Path, units: str) -> Volume:
     plans = [p for p in find_volumes(read_folder(folder)) if not isinstance(p, Refusal)]
-    loaded: Sequence[Volume | Refusal] = [load_volume(plan) for plan in plans]
+    loaded: Sequence[Volume | Refusal] = [load_volume(in_units(plan, units)) for plan in plans]
     usable = [volume for volume in loaded if isinstance(volume, Volume)]
     if len(usable) != 1:
         raise setup_error(

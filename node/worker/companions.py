@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from node.imaging.pet import in_units
 from node.imaging.values import Refusal, VolumePlan
 from node.models.card import Card
 from node.models.parts import Channel
@@ -55,7 +56,7 @@ def _companion(
         and each.frame_of_reference_uid == plan.frame_of_reference_uid
     ]
     if len(registered) == 1:
-        return registered[0]
+        return in_units(registered[0], channel.units)
     if registered:
         return _refusal(
             plan,

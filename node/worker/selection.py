@@ -2,7 +2,8 @@
 
 The card says what it accepts and whether one volume is meant or each. Two equally good volumes
 for a model that wants one are refused: choosing silently would be guessing. A model for volumes
-takes no frames, and one for frames no volume.
+takes no frames, and one for frames no volume. PET is read in SUV where that is possible; a card
+that wants what was stored instead, such as BQML, gets that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from node.imaging.pet import in_units
 from node.imaging.values import FramesPlan, Refusal, VolumePlan
 from node.models.card import Card
 from node.reasons import Reason
@@ -33,7 +35,7 @@ class Selection:
 
 
 def select(found: Sequence[Plan | Refusal], card: Card) -> Selection:
-    """Return the volumes or frames that the card accepts, and refusals for all others."""
+    """Return the volumes or frames that the card accepts, in its units, and refusals for others."""
     refused = [each for each in found if isinstance(each, Refusal)]
     by_series: dict[str, list[Plan]] = defaultdict(list)
     for plan in found:
@@ -47,7 +49,7 @@ def select(found: Sequence[Plan | Refusal], card: Card) -> Selection:
             text = f"{card.name} does not accept it: " + "; ".join(unmet)
             refused.append(_refusal(plan, Reason.NOT_ACCEPTED, text))
         else:
-            by_series[plan.series_uid].append(plan)
+            by_series[plan.series_uid].append(_as_wanted(plan, card))
     chosen: list[Plan] = []
     for plans in by_series.values():
         if len(plans) > 1 and card.volumes == "one":
@@ -60,6 +62,10 @@ def select(found: Sequence[Plan | Refusal], card: Card) -> Selection:
         else:
             chosen += plans
     return Selection(tuple(chosen), tuple(refused))
+
+
+def _as_wanted(plan: Plan, card: Card) -> Plan:
+    return in_units(plan, card.voxels.units) if isinstance(plan, VolumePlan) else plan
 
 
 def _other_kind(plan: Plan, card: Card) -> Refusal:
