@@ -82,7 +82,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.NOT_AN_IMAGE: "The object holds no image pixels.",
     Reason.AMBIGUOUS_VOLUME: "Several volumes fit equally well and nothing says which is meant.",
     Reason.MIXED_IDENTITY: "The instances do not agree on one patient and study.",
-    Reason.UNSUPPORTED_SYNTAX: "No decoder for this transfer syntax is installed.",
+    Reason.UNSUPPORTED_SYNTAX: "The pixels are in a transfer syntax that is not read, such as MPEG "
+    "video; uncompressed, JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE are.",
     Reason.TRUNCATED_FRAME: "A frame has fewer bytes than its header promises.",
     Reason.DECODE_MISMATCH: "The compressed stream and the header disagree on size or precision.",
     Reason.DECODE_FAILED: "A frame could not be decoded.",
@@ -134,12 +135,10 @@ def reasons_page() -> str:
     """Return docs/reasons.md as text."""
     rows = "".join(f"| `{reason}` | {SENTENCES[reason]} |\n" for reason in Reason)
     return (
-        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume; those that begin "
-        "with `suv-`: why a PET volume is not in SUVbw, so that only models which want that refuse "
-        "it. Made from "
-        "`node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
-        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume or as frames. Made "
-        "from `node/reasons.py` by `python -m node.reasons`; the codes are stable.\n\n"
+        "# Reasons\n\nWhy a series, or a part of it, is not usable as a volume or as frames; those "
+        "that begin with `suv-`: why a PET volume is not in SUVbw, so that only models which want "
+        "that refuse it. Made from `node/reasons.py` by `python -m node.reasons`; the codes are "
+        "stable.\n\n"
         "| code | meaning |\n|---|---|\n" + rows
     )
 

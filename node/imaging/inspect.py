@@ -87,6 +87,7 @@ def _refused(refusal: Refusal, kind: str | None) -> dict[str, Any]:
         "notes": [],
         "regions": None,
         "frame_time_ms": None,
+        "frame_times_ms": None,
         "mask": None,
         "nifti": None,
     }
@@ -114,6 +115,7 @@ def _usable(
         "notes": list(plan.notes),
         "regions": None,
         "frame_time_ms": None,
+        "frame_times_ms": None,
         "mask": _said_of_mask(inside),
         "nifti": str(written) if written else None,
     }

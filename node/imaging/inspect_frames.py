@@ -55,6 +55,7 @@ def frames_entry(plan: FramesPlan, decoder: FrameDecoder) -> dict[str, Any] | Re
             for region in plan.regions
         ],
         "frame_time_ms": plan.frame_time_ms,
+        "frame_times_ms": list(plan.frame_times_ms) or None,
         "mask": None,
         "nifti": None,
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.imaging.attributes import integer, items, number, numbers, text, values
-from node.imaging.syntaxes import COMPRESSED, DEFLATED, NATIVE, syntax_name
+from node.imaging.syntaxes import COMPRESSED, DEFLATED, NATIVE, why_unread
 from node.imaging.values import PixelPlace, SourceInstance
 from node.reasons import Reason
 
@@ -174,8 +174,7 @@ def refuse_format(instance: SourceInstance) -> tuple[Reason, str] | None:
         return Reason.BAD_HEADER, "The file ends before its pixel element."
     known = place.transfer_syntax in NATIVE or place.transfer_syntax in COMPRESSED
     if not known:
-        name = syntax_name(place.transfer_syntax)
-        return Reason.UNSUPPORTED_SYNTAX, f"No decoder for {name} is installed."
+        return Reason.UNSUPPORTED_SYNTAX, why_unread(place.transfer_syntax)
     found = pixels_of(instance)
     if isinstance(found, str):
         return Reason.BAD_HEADER, found

@@ -1,6 +1,7 @@
 """Which transfer syntaxes can be read, and by what.
 
-Only permissively licensed decoders are listed. JPEG XL and deflated frames are refused by name.
+Only permissively licensed decoders are listed. JPEG XL, deflated frames and video (MPEG-2, MPEG-4,
+HEVC) are refused by name, with what to send instead.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ COMPRESSED: Final = {
     "1.2.840.10008.1.2.4.203": Codec.HTJ2K,
     "1.2.840.10008.1.2.5": Codec.RLE,
 }
+
+
+READ: Final = "uncompressed, or as JPEG, JPEG-LS, JPEG 2000, HTJ2K or RLE"
+"""The families above in words, for whoever can choose how images are sent."""
+
+
+def why_unread(uid: str) -> str:
+    """Return why pixels in a transfer syntax cannot be read, and what to do."""
+    return (
+        f"The pixels are in {syntax_name(uid)}, which is not read here: have the PACS or the "
+        f"scanner send them {READ}."
+    )
 
 
 def syntax_name(uid: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from node.imaging.attributes import integer, number, text
+from node.imaging.attributes import integer, text
 from node.imaging.colour import Space, declared_space
+from node.imaging.frame_times import read_frame_times
 from node.imaging.kinds import SECONDARY_CAPTURE, ULTRASOUND_CLASSES
 from node.imaging.pixel_format import pixel_format, refuse_format
 from node.imaging.regions import read_regions
@@ -52,7 +53,8 @@ def plan_frames(instance: SourceInstance) -> FramesPlan | tuple[Reason, str]:
     if form.frames > MOST_FRAMES:
         return Reason.BAD_HEADER, f"{form.frames} frames are more than an image may have."
     regions = read_regions(header, form.rows, form.columns)
-    notes = list(regions.notes)
+    times = read_frame_times(header, form.frames)
+    notes = [*regions.notes, *times.notes]
     if instance.sop_class_uid not in ULTRASOUND_CLASSES:
         notes.append("It is a secondary capture: what its pixels show may have been drawn over.")
     multiple = integer(header, "NumberOfFrames") is not None
@@ -68,18 +70,7 @@ def plan_frames(instance: SourceInstance) -> FramesPlan | tuple[Reason, str]:
         instance=instance,
         frame_numbers=tuple(range(1, form.frames + 1)) if multiple else (None,),
         regions=regions.found,
-        frame_time_ms=_frame_time_ms(instance) if form.frames > 1 else None,
+        frame_time_ms=times.each_ms,
+        frame_times_ms=times.at_ms,
         notes=tuple(notes),
     )
-
-
-def _frame_time_ms(instance: SourceInstance) -> float | None:
-    """Return the time between frames (PS3.3 C.7.6.5); the frame rates are a fallback."""
-    frame_time = number(instance.header, "FrameTime")
-    if frame_time and frame_time > 0:
-        return frame_time
-    for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = number(instance.header, keyword)
-        if rate and rate > 0:
-            return 1000.0 / rate
-    return None

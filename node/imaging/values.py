@@ -211,6 +211,7 @@ class FramesPlan:
         frame_numbers: Number from 1 of each frame, or (None,) of a single-frame instance.
         regions: Tissue, the most important first; empty where the header names none.
         frame_time_ms: Time between frames where it is constant and known.
+        frame_times_ms: Time of each frame since the first where it is not; empty elsewhere.
         notes: Sentences on what was put right or is not trusted.
     """
 
@@ -225,6 +226,7 @@ class FramesPlan:
     frame_numbers: tuple[int | None, ...] = field(repr=False)
     regions: tuple[FrameRegion, ...]
     frame_time_ms: float | None = None
+    frame_times_ms: tuple[float, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
     @property
