@@ -51,6 +51,7 @@ class Reason(StrEnum):
     STAGE_EMPTY = "stage-empty"
     NOT_FRAMES = "not-frames"
     COLOURED = "coloured"
+    NOT_CALIBRATED = "not-calibrated"
     INPUT_REJECTED = "input-rejected"
     CHANNEL_MISSING = "channel-missing"
     CHANNEL_NOT_REGISTERED = "channel-not-registered"
@@ -117,8 +118,10 @@ SENTENCES: dict[Reason, str] = {
     "of a volume.",
     Reason.COLOURED: "Colour, as Doppler draws it, covers more than a tenth of the tissue, and the "
     "model's card does not accept that.",
-    Reason.INPUT_REJECTED: "The volume is outside what the model's card sets for its input, so the "
-    "model did not run.",
+    Reason.NOT_CALIBRATED: "The model's card has steps in millimetres, and the image does not say "
+    "reliably how large its pixels are.",
+    Reason.INPUT_REJECTED: "The volume or image is outside what the model's card sets for its "
+    "input, so the model did not run.",
     Reason.CHANNEL_MISSING: "The model needs several series of one study as its channels, and the "
     "study does not hold one of them.",
     Reason.CHANNEL_NOT_REGISTERED: "The model needs several series of one study as its channels, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from node.models.frame_parts import frame_mistakes
+from node.models.frame_parts import frame_mistakes, pixel_mistakes
 from node.models.parts import (
     KINDS,
     REMOVING,
@@ -49,8 +49,10 @@ def _check_tables(card: Card, mistakes: Mistakes) -> None:
 
 
 def _check_frames(card: Card, mistakes: Mistakes) -> None:
-    """Note what a model of single frames cannot have."""
+    """Note what a model of single frames cannot have, and what no other can."""
     if card.frames is None:
+        for mistake in pixel_mistakes(card.postprocess, card.quality):
+            mistakes.note(0, mistake)
         return
     for mistake in frame_mistakes(card.postprocess, card.quality, card.head, card.stage):
         mistakes.note(0, mistake)

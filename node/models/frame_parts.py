@@ -11,7 +11,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from node.models.parts import FillHoles, Head, KeepLargest, PostStep, Quality, Stage, Voxels
+from node.models.parts import (
+    ANY_COUNT,
+    ANY_MM,
+    ANY_SLICES,
+    Close,
+    DropSmall,
+    FillHoles,
+    Head,
+    KeepLargest,
+    PostStep,
+    Quality,
+    Stage,
+    Voxels,
+)
 from node.strict_toml import Table
 
 MODE: Final = "frames"
@@ -92,8 +105,15 @@ def frame_mistakes(
     if stage is not None:
         yield "stage: a model for frames has no model before it"
     for place, step in enumerate(postprocess, start=1):
-        if not isinstance(step, KeepLargest | FillHoles):
-            yield f"postprocess[{place}]: frames know keep_largest and fill_holes only"
+        if not isinstance(step, KeepLargest | DropSmall | FillHoles | Close):
+            known = "keep_largest, drop_small, fill_holes and close"
+            yield f"postprocess[{place}]: frames know {known} only"
+        if isinstance(step, DropSmall) and step.min_ml > 0:
+            yield f"postprocess[{place}]: a piece on a frame has no volume; give min_px or min_mm"
+    yield from _quality_mistakes(quality)
+
+
+def _quality_mistakes(quality: Quality) -> Iterator[str]:
     for limits in quality.segments:
         if limits.min_ml > 0 or limits.max_ml < _MOST_ML:
             yield f"quality: segment {limits.number} of a frame has no volume in ml"
@@ -103,3 +123,18 @@ def frame_mistakes(
         yield "quality: ratios and end_slice_cm2 belong to volumes"
     if quality.outside_body < 1 or quality.agreement or quality.features:
         yield "quality: outside_body, agreement and features belong to volumes"
+    if quality.input is not None and quality.input.slice_mm != ANY_MM:
+        yield "quality.input.slice_mm: frames are no slices, nothing lies between them"
+    if quality.input is not None and quality.input.slices != ANY_SLICES:
+        yield "quality.input.slices: frames are counted by frames = [least, most]"
+
+
+def pixel_mistakes(postprocess: Sequence[PostStep], quality: Quality) -> Iterator[str]:
+    """Yield what a card for volumes must not say because it is counted in pixels or frames."""
+    for place, step in enumerate(postprocess, start=1):
+        if isinstance(step, DropSmall) and step.min_px > 0:
+            yield f"postprocess[{place}]: min_px belongs to frames; a volume has min_ml and min_mm"
+        if isinstance(step, Close) and step.radius_px > 0:
+            yield f"postprocess[{place}]: radius_px belongs to frames; a volume has radius_mm"
+    if quality.input is not None and quality.input.frames != ANY_COUNT:
+        yield "quality.input.frames: belongs to frames; a volume has slices = [least, most]"

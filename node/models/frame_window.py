@@ -20,6 +20,7 @@ from node.imaging.content import Box, content_box
 from node.imaging.values import Frames, FramesPlan, Grey
 from node.models.axis import Axis, Matrix, window_axis
 from node.models.card import Card
+from node.models.frame_scale import chosen_regions
 from node.models.intensity import apply_steps, fix_steps
 
 _SAME_SCALE: Final = 1e-4
@@ -32,6 +33,7 @@ class FrameWindow:
 
     Attributes:
         box: First row, first column, and the row and column behind the last.
+        spacing_mm: Between the crop's rows, columns; None where it is not known.
         rows: The crop's rows and the network's.
         columns: The crop's columns and the network's.
         card: Steps and background.
@@ -40,6 +42,7 @@ class FrameWindow:
     """
 
     box: Box
+    spacing_mm: tuple[float, float] | None
     rows: Axis
     columns: Axis
     card: Card
@@ -108,6 +111,7 @@ def window_over(box: Box, spacing_mm: tuple[float, float] | None, card: Card) ->
     across = window_axis(width, _plain(scales[1]), count=columns, centre=width / 2)
     return FrameWindow(
         box=box,
+        spacing_mm=spacing_mm,
         rows=along,
         columns=across,
         card=card,
@@ -129,20 +133,11 @@ def _crops(
     """Return each crop with the distance of its pixels."""
     if card.frames is None:
         raise ValueError(f"{card.name} is no card for frames")
-    if card.frames.crop == "region" and plan.regions:
-        chosen = list(plan.regions)
-        if card.frames.regions == "largest":
-            # The first of equally large ones: max keeps the order.
-            chosen = [max(chosen, key=lambda one: _area(one.box))]
-        elif card.frames.regions == "first":
-            chosen = chosen[:1]
+    chosen = chosen_regions(plan, card.frames)
+    if chosen:
         return [(region.box, region.spacing_mm) for region in chosen]
     _, row_mm, column_mm = plan.spacing_mm
     spacing = (row_mm, column_mm) if row_mm and column_mm else None
     if card.frames.crop == "image":
         return [((0, 0, *plan.shape[1:]), spacing)]
     return [(content_box(frames), spacing)]
-
-
-def _area(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])

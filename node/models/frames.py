@@ -29,10 +29,10 @@ from node.imaging.values import (
 )
 from node.models.card import Card
 from node.models.choice import best_class
+from node.models.frame_cleaning import FrameCleaner
 from node.models.frame_window import FrameWindow, frame_windows
 from node.models.loaded import LoadedModel
 from node.models.parts import Quality
-from node.models.postprocess import postprocess
 from node.models.scores import Meter
 
 AREA: Final = Code("42798000", "SCT", "Area")
@@ -54,7 +54,7 @@ def segment_frames(
 
     Raises:
         RefusedError: A frame cannot be read (from `node.imaging.planes`).
-        ValueError: The card is not one for frames.
+        ValueError: The card is not one for frames, or works in millimetres where there are none.
     """
     card = model.card
     if card.frames is None:
@@ -62,6 +62,7 @@ def segment_frames(
     begun = perf_counter()
     meter = Meter(progress)
     windows = frame_windows(frames, card)
+    cleaner = FrameCleaner(card.postprocess, windows, frames.plan.shape[1:])
     indices = range(0, frames.plan.shape[0], card.frames.every)
     labels: Labels = np.zeros(frames.plan.shape, np.uint8)
     removed = 0
@@ -70,7 +71,8 @@ def segment_frames(
         scored = _median_of_three(scored)
     for index, scores in zip(indices, scored, strict=True):
         since = perf_counter()
-        removed += _paste(labels[index : index + 1], scores, windows, card)
+        _paste(labels[index], scores, windows, card)
+        removed += cleaner.clean(labels[index : index + 1])
         meter.add("back", since)
     counts = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in labels])
     found = {segment.number: int(counts[:, segment.number].sum()) for segment in card.segments}
@@ -134,22 +136,13 @@ def _median(before: list[Tensor] | None, here: list[Tensor], after: list[Tensor]
 
 def _paste(
     frame: Labels, scores: Sequence[Tensor], windows: Sequence[FrameWindow], card: Card
-) -> int:
-    """Put the labels of all windows into a frame (1, rows, columns), cleaned; return what went.
-
-    The first window stays where several cover a pixel.
-    """
+) -> None:
+    """Put the labels of all windows into a frame (rows, columns); the first one stays."""
     for window, of_window in zip(windows, scores, strict=True):
         top, left, bottom, right = window.box
         found = best_class(window.to_native(of_window), card.head)
-        part = frame[0, top:bottom, left:right]
+        part = frame[top:bottom, left:right]
         np.copyto(part, found, where=part == 0)
-    cleaned = postprocess(
-        frame, card.postprocess, affine=np.eye(4), spacing_mm=(1.0, 1.0, 1.0)
-    ).labels
-    removed = int(np.count_nonzero((frame != 0) & (cleaned == 0)))
-    frame[...] = cleaned
-    return removed
 
 
 def _pixel_mm2(plan: FramesPlan) -> NDArray[np.float64]:

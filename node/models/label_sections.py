@@ -33,7 +33,7 @@ def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
         ),
         "drop_small": _drop_small,
         "fill_holes": lambda t: FillHoles(read_labels(t)),
-        "close": lambda t: Close(read_labels(t), t.number("radius_mm", 0.1, 50)),
+        "close": _close,
         "split_sides": lambda t: SplitSides(
             read_label(t, "label"), read_label(t, "right"), read_label(t, "left")
         ),
@@ -52,12 +52,27 @@ def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
 
 
 def _drop_small(table: Table) -> DropSmall:
-    if table.has("min_ml") == table.has("min_mm"):
-        table.note("min_ml", "one of min_ml (volume) and min_mm (diameter) must be given")
+    if sum(table.has(key) for key in ("min_ml", "min_mm", "min_px")) != 1:
+        table.note(
+            "min_ml",
+            "one of min_ml (volume), min_mm (diameter) and min_px (pixels, on frames) must be "
+            "given",
+        )
     return DropSmall(
         read_labels(table),
         min_ml=table.number("min_ml", 0, 1e5, 0.0),
         min_mm=table.number("min_mm", 0, 1e3, 0.0),
+        min_px=table.integer("min_px", 0, 1 << 24, 0),
+    )
+
+
+def _close(table: Table) -> Close:
+    if table.has("radius_mm") == table.has("radius_px"):
+        table.note("radius_mm", "one of radius_mm and radius_px (pixels, on frames) must be given")
+    return Close(
+        read_labels(table),
+        radius_mm=table.number("radius_mm", 0.1, 50) if table.has("radius_mm") else 0.0,
+        radius_px=table.number("radius_px", 0.5, 200) if table.has("radius_px") else 0.0,
     )
 
 

@@ -281,11 +281,20 @@ class KeepLargest:
 
 @dataclass(frozen=True, slots=True)
 class DropSmall:
-    """Remove 3D pieces below a volume, or below the diameter of a sphere of their volume."""
+    """Remove small pieces: of a volume 3D ones, of a frame those of its plane.
+
+    Attributes:
+        labels: Label values concerned, each on its own.
+        min_ml: Smallest volume.
+        min_mm: Smallest diameter of a sphere of the piece's volume; on a frame, of a disc of its
+            area.
+        min_px: Fewest pixels, on a frame.
+    """
 
     labels: tuple[int, ...]
     min_ml: float
     min_mm: float = field(default=0.0, metadata=LATER)
+    min_px: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +306,17 @@ class FillHoles:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close each plane with a disc (background only is taken)."""
+    """Close each plane, or frame, with a disc (background only is taken).
+
+    Attributes:
+        labels: Label values concerned.
+        radius_mm: Of the disc; 0 where it is given in pixels.
+        radius_px: Likewise, on a frame.
+    """
 
     labels: tuple[int, ...]
     radius_mm: float
+    radius_px: float = field(default=0.0, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +450,16 @@ class RatioLimits:
     high: float
 
 
+ANY_MM: Final = (0.0, 1000.0)
+"""Limits of a distance that limit nothing."""
+
+ANY_COUNT: Final = (1.0, 1e6)
+"""Limits of a number of frames that limit nothing."""
+
+ANY_SLICES: Final = (1.0, 1e5)
+"""Limits of a number of slices that limit nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputLimits:
     """[quality.input]: what the volume must be before anything runs.
@@ -442,6 +468,7 @@ class InputLimits:
         slice_mm: Smallest and largest distance between slices.
         pixel_mm: Smallest and largest distance between rows and between columns.
         slices: Fewest and most slices.
+        frames: Fewest and most frames, of a model of frames.
         outside: `review` or `reject` for what lies outside these.
         review: Conditions on the header; one that does not hold asks a person to look.
         reject: Likewise; one that does not hold keeps the model from running.
@@ -453,6 +480,7 @@ class InputLimits:
     outside: str
     review: tuple[Condition, ...]
     reject: tuple[Condition, ...]
+    frames: tuple[float, float] = field(default=ANY_COUNT, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

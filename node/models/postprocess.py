@@ -89,11 +89,12 @@ def postprocess(
             case KeepLargest():
                 _keep_largest(view, step)
             case DropSmall():
-                _drop_small(view, step, voxel_ml)
+                least = max(step.min_ml, math.pi / 6 * step.min_mm**3 / 1000.0)
+                drop_pieces(view, step.labels, each=voxel_ml, least=least)
             case FillHoles(numbers):
                 _fill_holes(view, numbers)
             case Close():
-                _close(view, step, spacing_mm)
+                close_planes(view, step.labels, radius=step.radius_mm, pixel=spacing_mm[1:])
             case SplitSides():
                 notes += sides.split(view, step)
             case DropWrongSide():
@@ -125,12 +126,19 @@ def _keep_largest(view: Labels, step: KeepLargest) -> None:
         view[mask & ~keep[pieces]] = 0
 
 
-def _drop_small(view: Labels, step: DropSmall, voxel_ml: float) -> None:
-    min_ml = max(step.min_ml, math.pi / 6 * step.min_mm**3 / 1000.0)
-    for label in step.labels:
+def drop_pieces(view: Labels, labels: Sequence[int], *, each: float, least: float) -> None:
+    """Remove the pieces of each label that are smaller than something.
+
+    Args:
+        view: uint8, [slice, row, column], changed.
+        labels: Label values concerned.
+        each: What a voxel counts, such as its volume.
+        least: What a piece must come to.
+    """
+    for label in labels:
         mask = view == label
         pieces, sizes = _pieces(mask)
-        view[mask & (sizes * voxel_ml < min_ml)[pieces]] = 0
+        view[mask & (sizes * each < least)[pieces]] = 0
 
 
 def _limit(
@@ -205,16 +213,24 @@ def _fill_holes(view: Labels, numbers: Sequence[int]) -> None:
             plane[filled & (plane == 0)] = label
 
 
-def _close(view: Labels, step: Close, spacing_mm: tuple[float, float, float]) -> None:
-    """Close each plane by distances, so that the disc is round in mm on any pixel shape."""
-    pixel = spacing_mm[1:]
-    grow = (math.ceil(step.radius_mm / pixel[0]) + 1, math.ceil(step.radius_mm / pixel[1]) + 1)
-    for label in step.labels:
+def close_planes(
+    view: Labels, labels: Sequence[int], *, radius: float, pixel: tuple[float, float]
+) -> None:
+    """Close each plane by distances, so that the disc is round on any pixel shape.
+
+    Args:
+        view: uint8, [slice, row, column], changed.
+        labels: Label values concerned.
+        radius: Of the disc, in the unit of `pixel`.
+        pixel: Distance between rows and between columns.
+    """
+    grow = (math.ceil(radius / pixel[0]) + 1, math.ceil(radius / pixel[1]) + 1)
+    for label in labels:
         for plane in _planes_around(view, label, grow=grow):
             away = ndimage.distance_transform_edt(plane != label, sampling=pixel)
-            wide = away <= step.radius_mm
+            wide = away <= radius
             if not wide.all():
-                wide = ndimage.distance_transform_edt(wide, sampling=pixel) > step.radius_mm
+                wide = ndimage.distance_transform_edt(wide, sampling=pixel) > radius
             plane[wide & (plane == 0)] = label
 
 

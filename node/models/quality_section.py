@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from node.models.fields import AXES, check_file, read_label, read_range, read_span
 from node.models.parts import (
+    ANY_COUNT,
+    ANY_MM,
+    ANY_SLICES,
     Agreement,
     FeatureLimits,
     InputLimits,
@@ -58,9 +61,10 @@ def read_quality(table: Table) -> Quality:
 
 def _input_limits(table: Table) -> InputLimits:
     limits = InputLimits(
-        slice_mm=read_span(table, "slice_mm", 0, 1000, (0, 1000)),
-        pixel_mm=read_span(table, "pixel_mm", 0, 1000, (0, 1000)),
-        slices=read_span(table, "slices", 1, 100_000, (1, 100_000)),
+        slice_mm=read_span(table, "slice_mm", *ANY_MM, ANY_MM),
+        pixel_mm=read_span(table, "pixel_mm", *ANY_MM, ANY_MM),
+        slices=read_span(table, "slices", *ANY_SLICES, ANY_SLICES),
+        frames=read_span(table, "frames", *ANY_COUNT, ANY_COUNT),
         outside=table.choice("outside", ("review", "reject"), "review"),
         review=read_conditions(table.table("review")),
         reject=read_conditions(table.table("reject")),

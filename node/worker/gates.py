@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.imaging.values import Outcome, Refusal, VolumePlan
+from node.imaging.values import FramesPlan, Outcome, Refusal, VolumePlan
 from node.models.card import Card
-from node.models.parts import InputLimits
+from node.models.frame_parts import FrameGrid
+from node.models.frame_scale import pixel_sizes
+from node.models.parts import ANY_MM, InputLimits
 from node.models.verdict import Said
 from node.reasons import Reason
 from node.routing.conditions import all_unmet
@@ -47,8 +49,10 @@ def _said(plan: Plan, card: Card) -> Said:
         return []
     outside = Outcome(limits.outside)
     said: list[tuple[Outcome, str]] = []
-    if isinstance(plan, VolumePlan):  # frames have no grid
+    if isinstance(plan, VolumePlan):
         said = [(outside, text) for text in _grid(plan, limits)]
+    elif card.frames is not None:
+        said = [(outside, text) for text in _frames(plan, limits, card.frames)]
     for outcome, conditions in (
         (Outcome.REVIEW, limits.review),
         (Outcome.REJECT, limits.reject),
@@ -57,6 +61,20 @@ def _said(plan: Plan, card: Card) -> Said:
         header["NumberOfSeriesRelatedInstances"] = str(len(plan.instances))
         said += [(outcome, f"{text}.") for text in all_unmet(conditions, header)]
     return said
+
+
+def _frames(plan: FramesPlan, limits: InputLimits, grid: FrameGrid) -> Iterator[str]:
+    """Yield what lies outside the limits; a size that is not known is outside any limit."""
+    least, most = limits.pixel_mm
+    wanted = f"expected are {least:g} to {most:g} mm."
+    for size in pixel_sizes(plan, grid):
+        if size is not None and not all(least <= one <= most for one in size):
+            yield f"Pixels are {size[0]:g} x {size[1]:g} mm, {wanted}"
+        elif size is None and limits.pixel_mm != ANY_MM:
+            yield f"Nothing says reliably how large a pixel is, {wanted}"
+    least, most = limits.frames
+    if not least <= plan.shape[0] <= most:
+        yield f"The number of frames is {plan.shape[0]}, expected are {least:g} to {most:g}."
 
 
 def _grid(plan: VolumePlan, limits: InputLimits) -> Iterator[str]:

@@ -29,6 +29,7 @@ from node.imaging.values import (
 )
 from node.models.card import Card
 from node.models.fit import refusal_of
+from node.models.frame_scale import refusal_of_frames
 from node.models.frames import segment_frames
 from node.models.loaded import LoadedModel
 from node.models.stages import run_in_stages
@@ -232,7 +233,7 @@ def _segment_frames(
     """Segment an image; it is read while it is segmented, so "read" is only its opening."""
     started = time.monotonic()
     progress.enter("read")
-    said = judge_input(plan, model.card)
+    said = refusal_of_frames(plan, model.card) or judge_input(plan, model.card)
     if isinstance(said, Refusal):
         return said
     colour_accepted = model.card.frames is not None and model.card.frames.colour

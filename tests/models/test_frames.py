@@ -128,11 +128,6 @@ MISTAKES = {
     "neighbours": ("every = 1", "neighbours = 1", 'belongs to mode = "slices"'),
     "a median of two": ("every = 1", "temporal_median = 2", "must be 1 or 3"),
     "a slice mirror": ("every = 1", 'mirrors = ["slice"]', "no slice axis"),
-    "a closing in mm": (
-        "every = 1",
-        "[[postprocess]]\nstep = 'close'\nlabels = [1]\nradius_mm = 3",
-        "keep_largest and fill_holes only",
-    ),
     "tissue fractions": (
         'outputs = 2\nwidths = [2, 2, 2]\n[head]\nkind = "classes"',
         'outputs = 1\nwidths = [2, 2, 2]\n[head]\nkind = "occupancy"',
