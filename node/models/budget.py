@@ -11,10 +11,10 @@ On a GPU slab, patches, native and network are there, and the rest is the host's
     labels   2 x native voxels
     network  1.5 x the most bytes of activations that are alive at once
 
-The activations are counted by running the network on tensors without memory, one image and then
-times the batch; a convolution's own workspaces are the half on top. 64 MB are what the allocator
-holds beyond what is in use (50 MB measured: 166 MB for a sum of 116). The volume itself is there
-before and is not counted, nor is what post-processing takes afterwards (up to 8 bytes a voxel).
+The activations are counted by `activations`, one image and then times the batch; a convolution's
+own workspaces are the half on top. 64 MB are what the allocator holds beyond what is in use (50 MB
+measured: 166 MB for a sum of 116). The volume itself is there before and is not counted, nor is
+what post-processing takes afterwards (up to 8 bytes a voxel).
 """
 
 from __future__ import annotations
@@ -23,13 +23,9 @@ import math
 import resource
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from node.models.card import Card
 from node.models.prepare import Prepared
@@ -83,7 +79,7 @@ def needed(
         prepared: The volume on its way in.
         card: The model.
         work: How much is held at a time.
-        activations: Of one image, from `activation_bytes`.
+        activations: Of one image, from `activations.activation_bytes`.
         on_gpu: Whether the network runs on one.
     """
     slices, rows, columns = prepared.shape
@@ -121,49 +117,6 @@ def free_memory(device: torch.device) -> Free:
     if device.type == "cuda":
         on_gpu = int(torch.cuda.mem_get_info(device)[0])
     return Free(max(0, min(limits)), on_gpu)
-
-
-def activation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return the most bytes that are alive at once while one image passes, output included.
-
-    Args:
-        network: Any network; its weights are not touched.
-        shape: Of the image, (1, channels, [slices,] rows, columns).
-    """
-    bare = {
-        name: value.to("meta")
-        for name, value in (*network.named_parameters(), *network.named_buffers())
-    }
-    counted = _Alive()
-    with torch.no_grad(), counted:
-        torch.func.functional_call(network, bare, (torch.empty(shape, device="meta"),))
-    return counted.peak
-
-
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types it in part
-    """Adds up the storages that operations made and nobody has let go of."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._alive: dict[StorageWeakRef, int] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:  # the types are torch's
-        made = func(*args, **(kwargs or {}))
-        self._alive = {
-            ref: size
-            for ref, size in self._alive.items()
-            if not ref.expired()  # type: ignore[no-untyped-call]
-        }
-        for each in tree_leaves(made):
-            if isinstance(each, torch.Tensor):
-                storage = each.untyped_storage()
-                ref = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._alive[ref] = storage.nbytes()
-        self.peak = max(self.peak, sum(self._alive.values()))
-        return made
 
 
 def _meminfo(key: str) -> int:

@@ -18,7 +18,9 @@ import torch
 
 from node.errors import passing_error
 from node.imaging.values import Labels
-from node.models.budget import Free, Need, activation_bytes, free_memory, needed
+from node.models.activations import activation_bytes
+from node.models.architectures import size_multiples
+from node.models.budget import Free, Need, free_memory, needed
 from node.models.memory import give_back
 from node.models.native import labels_of
 from node.models.prepare import Prepared
@@ -132,7 +134,9 @@ def _rungs(prepared: Prepared, model: LoadedModel) -> Iterator[_Rung]:
     card = model.card
     on_gpu = model.device.type == "cuda"
     sides = card.inference.patch or prepared.shape[1:]
-    activations = activation_bytes(model.network, (1, card.network.channels, *sides))
+    activations = activation_bytes(
+        model.network, (1, card.network.channels, *sides), size_multiples(card.network)
+    )
     batch = card.inference.batch
     works = []
     while batch:

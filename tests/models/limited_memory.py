@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from node.errors import LimnerError
-from node.models.budget import Free, activation_bytes, free_memory
+from node.models.activations import activation_bytes
+from node.models.budget import Free, free_memory
 from node.models.card import load_card
 from node.models.ladder import labels_that_fit
 from node.models.loaded import load_model
@@ -33,8 +34,8 @@ def main() -> None:
     values = np.random.default_rng(4).integers(0, 1000, (24, 160, 160)).astype(np.int16)
     prepared = prepare(make_volume(values), model.card)
     with torch.no_grad():  # what the first pass of a process makes once is not the case's
-        model.network(torch.zeros(1, 1, 16, 16, 16))
-    activation_bytes(model.network, (1, 1, 16, 16, 16))
+        model.network(torch.zeros(1, 1, 16, 16, 16), (2, 2, 2))
+    activation_bytes(model.network, (1, 1, 16, 16, 16), (2, 2, 2))
     if megabytes:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + (megabytes << 20)

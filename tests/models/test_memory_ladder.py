@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from node.models.budget import Need, activation_bytes, needed
+from node.models.activations import activation_bytes
+from node.models.budget import Need, needed
 from node.models.ladder import is_out_of_memory
 from node.models.loaded import LoadedModel
 from node.models.prepare import prepare
@@ -30,7 +31,7 @@ def wide_model(folder: Path) -> LoadedModel:
 
 def need_of(model: LoadedModel, work: Work) -> Need:
     values = torch.zeros((24, 160, 160), dtype=torch.int16).numpy()
-    activations = activation_bytes(model.network, (1, 1, 16, 64, 64))
+    activations = activation_bytes(model.network, (1, 1, 16, 64, 64), (2, 2, 2))
     prepared = prepare(make_volume(values), model.card)
     return needed(prepared, model.card, work, activations=activations)
 
@@ -108,9 +109,8 @@ def test_the_slab_is_what_the_formula_says(tmp_path: Path) -> None:
 def test_activations_are_counted_while_they_are_alive() -> None:
     layers = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Conv3d(4, 8, 1), nn.Conv3d(8, 2, 1))
     voxels = 8 * 10 * 12
-    counted = activation_bytes(layers, (1, 1, 8, 10, 12))
+    counted = activation_bytes(layers, (1, 1, 8, 10, 12), (1, 1, 1))
     assert counted == 4 * voxels * (1 + 4 + 8)  # the 4 are gone before the last 2 are made
-    assert all(not one.is_meta for one in layers.parameters())
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,25 @@ def test_activations_are_counted_while_they_are_alive() -> None:
 )
 def test_only_a_want_of_memory_goes_down_the_ladder(error: Exception, *, out: bool) -> None:
     assert is_out_of_memory(error) is out
+
+
+def test_activations_grow_with_the_image_only_where_the_network_lets_them() -> None:
+    """What is pooled stays as it is, and a normalisation's copies count."""
+    pooled = nn.Sequential(nn.Conv2d(1, 8, 1), nn.AdaptiveAvgPool2d(4), nn.Conv2d(8, 100, 1))
+    for sides in ((40, 40), (64, 128)):
+        counted = activation_bytes(pooled, (1, 1, *sides), (8, 8))
+        voxels = sides[0] * sides[1]
+        assert counted == 4 * (voxels * (1 + 8) + 16 * 8)
+
+
+def test_memory_is_counted_without_importing_a_compiler() -> None:
+    """torch's tensors without memory would bring 68 MB of sympy into each process."""
+    script = (
+        "import sys, torch; from node.models.activations import activation_bytes\n"
+        "layers = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.InstanceNorm2d(2))\n"
+        "print(activation_bytes(layers, (1, 1, 64, 64), (1, 2)), 'sympy' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split()[1] == "False"
