@@ -20,16 +20,16 @@ from node.imaging.values import Fractions, Labels, Segmentation, Volume
 from node.models.agreement import disagreement
 from node.models.features import features_of, unusual
 from node.models.fields import AXES
-from node.models.fractions import HALF, fractions_from_scores, fractions_of_kept
+from node.models.fractions import HALF, fractions_of_kept
 from node.models.instances import split_instances
-from node.models.ladder import AS_ASKED, labels_that_fit
+from node.models.ladder import fractions_that_fit, labels_that_fit
 from node.models.loaded import LoadedModel
 from node.models.measure import measure, volumes_ml, weighted
 from node.models.plausible import implausible
 from node.models.postprocess import postprocess
 from node.models.prepare import Prepared, prepare
 from node.models.region import Box, Region, cut_out
-from node.models.scores import Meter, score_planes
+from node.models.scores import Meter
 from node.models.verdict import Said, figures_of, judge
 
 
@@ -145,17 +145,15 @@ def _raw(volume: Volume, model: LoadedModel, region: Region | None, meter: Meter
     meter.add("prepare", since)
     since, before = perf_counter(), sum(meter.seconds.values())
     fractions: Fractions | None = None
-    runtime = {**model.runtime, "ladder": AS_ASKED}
     if card.head.kind == "occupancy":
-        planes = score_planes(prepared, model, meter)
-        fractions = _placed(
-            prepared.to_native(fractions_from_scores(planes, prepared, card.head)), volume, box
-        )
+        shares = fractions_that_fit(prepared, model, meter)
+        runtime = {**shares.model.runtime, "ladder": shares.ladder}
+        fractions = _placed(prepared.to_native(shares.made), volume, box)
         labels = (fractions >= HALF).view(np.uint8)
     else:
         fitted = labels_that_fit(prepared, model, meter)
         runtime = {**fitted.model.runtime, "ladder": fitted.ladder}
-        labels = _placed(prepared.to_native(fitted.labels), volume, box)
+        labels = _placed(prepared.to_native(fitted.made), volume, box)
     # Planes are scored while labels are collected: what the meter has not seen is the way back.
     meter.add("back", since + sum(meter.seconds.values()) - before)
     return _Raw(labels, fractions, prepared, box, runtime)

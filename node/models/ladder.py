@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import torch
 
 from node.errors import passing_error
-from node.imaging.values import Labels
+from node.imaging.values import Fractions, Labels
 from node.models.activations import activation_bytes
 from node.models.architectures import size_multiples
 from node.models.budget import Free, Need, free_memory, needed
+from node.models.fractions import fractions_of
 from node.models.memory import give_back
 from node.models.native import labels_of
 from node.models.prepare import Prepared
@@ -43,17 +44,20 @@ _OUT_OF_MEMORY: Final = (
 )
 
 
+_Made = TypeVar("_Made", Labels, Fractions)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """Labels, and how they fitted.
+class Fitted(Generic[_Made]):
+    """Labels or fractions, and how they fitted.
 
     Attributes:
-        labels: On the native grid with the card's axes.
+        made: On the native grid with the card's axes.
         ladder: The steps that were taken, or `AS_ASKED`.
         model: What ran: another one than asked where the CPU had to help.
     """
 
-    labels: Labels
+    made: _Made
     ladder: str
     model: LoadedModel
 
@@ -76,7 +80,7 @@ def labels_that_fit(
     meter: Meter,
     *,
     free_now: Callable[[torch.device], Free] = free_memory,
-) -> Fitted:
+) -> Fitted[Labels]:
     """Return labels, made in as much memory as there is.
 
     Args:
@@ -88,27 +92,50 @@ def labels_that_fit(
     Raises:
         PassingError: Not even the last step fits.
     """
+    return _fitted(prepared, model, meter, labels_of, free_now=free_now)
+
+
+def fractions_that_fit(
+    prepared: Prepared,
+    model: LoadedModel,
+    meter: Meter,
+    *,
+    free_now: Callable[[torch.device], Free] = free_memory,
+) -> Fitted[Fractions]:
+    """Return the fractions of an occupancy head in the same way; there are no strips of them."""
+    return _fitted(prepared, model, meter, fractions_of, free_now=free_now)
+
+
+def _fitted(
+    prepared: Prepared,
+    model: LoadedModel,
+    meter: Meter,
+    make: Callable[[Prepared, LoadedModel, Meter, Work], _Made],
+    *,
+    free_now: Callable[[torch.device], Free],
+    before: tuple[str, ...] = (),
+) -> Fitted[_Made]:
+    """Try each step after those that another device has taken `before`."""
     free = free_now(model.device)
     rungs = list(_rungs(prepared, model))
-    said: list[str] = []
+    said = list(before)
     for rung in rungs:
         if not free.holds(rung.need):
             said.append(f"{rung} needs {rung.need} of {free}")
             continue
         try:
-            labels = labels_of(prepared, model, meter, rung.work)
+            made = make(prepared, model, meter, rung.work)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             said.append(f"{rung} ran out of memory")
         else:
             ladder = "; ".join([*said, f"{rung} ran"]) if said else AS_ASKED
-            return Fitted(labels, ladder, model)
+            return Fitted(made, ladder, model)
         _let_go(model.device)
     if model.spare is not None:
-        said.append("the CPU takes over")
-        there = labels_that_fit(prepared, model.spare(), meter, free_now=free_now)
-        return replace(there, ladder="; ".join([*said, there.ladder]))
+        steps = (*said, "the CPU takes over")
+        return _fitted(prepared, model.spare(), meter, make, free_now=free_now, before=steps)
     slices, rows, columns = prepared.shape
     raise passing_error(
         "memory-short",
@@ -144,7 +171,7 @@ def _rungs(prepared: Prepared, model: LoadedModel) -> Iterator[_Rung]:
         batch //= 2
     if on_gpu:
         works.append(Work(1, on_host=True))
-    if card.inference.patch is not None:
+    if card.inference.patch is not None and card.head.kind != "occupancy":
         works += [Work(1, strips=count, on_host=on_gpu) for count in _STRIPS]
     for work in works:
         need = needed(prepared, card, work, activations=activations, on_gpu=on_gpu)

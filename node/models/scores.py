@@ -25,7 +25,7 @@ from node.models.tiles import Line, Tiles, lay_tiles
 if TYPE_CHECKING:
     from node.models.loaded import LoadedModel
 
-_AT_ONCE: Final = 8
+AT_ONCE: Final = 8
 """Planes that are prepared at a time: each step makes a copy of them, and 96 at a time took
 90 MB more at 256 x 256."""
 
@@ -71,17 +71,26 @@ class Block:
     scores: Tensor
 
 
-def score_planes(prepared: Prepared, model: LoadedModel, meter: Meter) -> Iterator[Tensor]:
+def score_planes(
+    prepared: Prepared, model: LoadedModel, meter: Meter, work: Work | None = None
+) -> Iterator[Tensor]:
     """Yield float32 scores (outputs, rows, columns) for each plane of the network's grid.
 
     These are the network's own scores, blended and divided by the sum of their weights, in memory
     of their own. Labels are made from `score_blocks`, which saves the division and the copy.
+
+    Args:
+        prepared: What the network sees.
+        model: The network.
+        meter: Told the seconds and the share that is done.
+        work: How much is held at a time; None takes the card's own batch.
     """
     sums = sums_of(prepared, model)
     plane_sum = None if sums is None else torch.from_numpy(np.outer(sums[1], sums[2]))
     rows = slice(0, prepared.shape[1])
-    work = Work(model.card.inference.batch)
-    for block in score_blocks(prepared, model, meter, rows=rows, work=work):
+    for block in score_blocks(
+        prepared, model, meter, rows=rows, work=work or Work(model.card.inference.batch)
+    ):
         for depth in range(block.scores.shape[1]):
             plane = block.scores[:, depth]
             if sums is None or plane_sum is None:
@@ -234,8 +243,8 @@ class _RollingPlanes:
         kept = max(0, self._next - start)
         for plane in range(kept):  # one by one, so that the move needs no copy of the slab
             self._planes[plane] = self._planes[plane + start - self._start]
-        for first in range(kept, depth, _AT_ONCE):
-            last = min(first + _AT_ONCE, depth)
+        for first in range(kept, depth, AT_ONCE):
+            last = min(first + AT_ONCE, depth)
             new = self._prepared.planes(start + first, start + last)
             self._planes[first:last] = torch.from_numpy(new)
         self._next, self._start = start + depth, start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
+from node.errors import PassingError
 from node.models.activations import activation_bytes
-from node.models.budget import Need, needed
-from node.models.ladder import is_out_of_memory
+from node.models.budget import Free, Need, group_rest, needed
+from node.models.ladder import is_out_of_memory, labels_that_fit
 from node.models.loaded import LoadedModel
-from node.models.prepare import prepare
+from node.models.prepare import Prepared, prepare
 from node.models.scores import Work
 from tests.models.builders import make_volume
-from tests.models.test_blending import window_model
+from tests.models.test_blending import silent, window_model
 
 PROGRAM = Path(__file__).with_name("limited_memory.py")
 ROOT = Path(__file__).parents[2]
@@ -29,17 +31,17 @@ def wide_model(folder: Path) -> LoadedModel:
     return window_model(folder, outputs=40, more="overlap = 0.25\n", patch=(16, 64, 64), batch=4)
 
 
-def need_of(model: LoadedModel, work: Work) -> Need:
+def need_of(model: LoadedModel, work: Work, patch: tuple[int, int, int] = (16, 64, 64)) -> Need:
     values = torch.zeros((24, 160, 160), dtype=torch.int16).numpy()
-    activations = activation_bytes(model.network, (1, 1, 16, 64, 64), (2, 2, 2))
+    activations = activation_bytes(model.network, (1, 1, *patch), (2, 2, 2))
     prepared = prepare(make_volume(values), model.card)
     return needed(prepared, model.card, work, activations=activations)
 
 
-def run_in(folder: Path, megabytes: int, how: str) -> dict[str, str]:
-    command = [sys.executable, str(PROGRAM), str(folder), str(megabytes), how]
+def run_in(folder: Path, *limits: str) -> list[dict[str, str]]:
+    """Return what came of each limit, `MB:predicted` or `MB:tried`; each is a process."""
     done = subprocess.run(
-        command,
+        [sys.executable, str(PROGRAM), str(folder), *limits],
         capture_output=True,
         text=True,
         check=False,
@@ -50,8 +52,10 @@ def run_in(folder: Path, megabytes: int, how: str) -> dict[str, str]:
         },
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+STEPS = ["batch 4", "batch 2", "batch 1", *(f"batch 1, {n} strips" for n in (2, 4, 8, 16))]
 
 
 def test_a_job_that_memory_is_too_short_for_steps_down_and_gives_the_same_labels(
@@ -59,34 +63,121 @@ def test_a_job_that_memory_is_too_short_for_steps_down_and_gives_the_same_labels
 ) -> None:
     """Limits of address space make the kernel refuse: nothing is simulated."""
     model = wide_model(tmp_path)
-    assert run_in(tmp_path, 0, "predicted")["ladder"] == "none"
-    whole = np.load(tmp_path / "predicted-0.npy")
     lower = need_of(model, Work(1, strips=4)).host // 2**20 + 8
-    ladder = run_in(tmp_path, lower, "predicted")["ladder"]
-    assert "batch 4 needs " in ladder
-    assert "strips ran" in ladder
-    assert np.mean(np.load(tmp_path / f"predicted-{lower}.npy") != whole) < 1e-3
+    whole, short, nothing = run_in(tmp_path, "0:predicted", f"{lower}:predicted", "8:predicted")
+    assert whole["ladder"] == "none"
+    assert "batch 4 needs " in short["ladder"]
+    assert "strips ran" in short["ladder"]
+    labels, fewer = (np.load(tmp_path / f"predicted-{mb}.npy") for mb in (0, lower))
+    assert np.mean(fewer != labels) < 1e-3
+    assert nothing["code"] == "memory-short"
+    smallest = need_of(model, Work(1, strips=16))
+    assert f"24 x 160 x 160 voxels with 40 outputs needs at least {smallest}" in nothing["said"]
+    assert "were free" in nothing["said"]
 
 
-def test_memory_that_runs_out_in_spite_of_the_prediction_tries_no_size_twice(
+def test_memory_that_really_runs_out_goes_down_each_step_once_and_gives_the_same_labels(
     tmp_path: Path,
 ) -> None:
+    """Without a prediction, from what nothing fits into to what everything does."""
     wide_model(tmp_path)
-    found = run_in(tmp_path, 24, "tried")  # a third of the slab
-    assert found["code"] == "memory-short"
-    steps = found["said"].partition("Tried: ")[2].partition(". (")[0].split("; ")
-    assert steps[0] == "batch 4 ran out of memory"
-    assert all(step.endswith(" ran out of memory") for step in steps)
-    assert len(steps) == len(set(steps)) == 7
+    limits = (16, 40, 56, 72, 96, 128, 160, 0)
+    found = run_in(tmp_path, *(f"{limit}:tried" for limit in limits))
+    whole = np.load(tmp_path / "tried-0.npy")
+    ended = []
+    for limit, one in zip(limits, found, strict=True):
+        if "code" in one:
+            assert one["code"] == "memory-short"
+            steps = one["said"].partition("Tried: ")[2].partition(". (")[0].split("; ")
+            assert steps == [f"{step} ran out of memory" for step in STEPS]
+            ended.append(len(STEPS))
+            continue
+        steps = one["ladder"].split("; ")
+        if steps == ["none"]:
+            ended.append(0)
+        else:
+            out = [f"{step} ran out of memory" for step in STEPS[: len(steps) - 1]]
+            assert steps == [*out, f"{STEPS[len(steps) - 1]} ran"]
+            ended.append(len(steps) - 1)
+        assert np.mean(np.load(tmp_path / f"tried-{limit}.npy") != whole) < 1e-3
+    assert ended == sorted(ended, reverse=True)  # with more memory never further down
+    assert {0, len(STEPS)} < set(ended)
+    assert set(ended) & {1, 2}, "no limit ended in a smaller batch"
+    assert set(ended) & {3, 4, 5, 6}, "no limit ended in strips"
 
 
-def test_a_job_that_nothing_fits_fails_with_the_numbers(tmp_path: Path) -> None:
-    model = wide_model(tmp_path)
-    said = run_in(tmp_path, 8, "predicted")
-    assert said["code"] == "memory-short"
-    smallest = need_of(model, Work(1, strips=16))
-    assert f"24 x 160 x 160 voxels with 40 outputs needs at least {smallest}" in said["said"]
-    assert "were free" in said["said"]
+def test_fractions_step_down_too_and_stay_the_same(tmp_path: Path) -> None:
+    model = window_model(
+        tmp_path, outputs=1, head='kind = "occupancy"\n', patch=(16, 128, 128), batch=8
+    )
+    lower = need_of(model, Work(2), (16, 128, 128)).host // 2**20 + 8
+    whole, short = run_in(tmp_path, "0:predicted", f"{lower}:predicted")
+    assert whole["ladder"] == "none"
+    assert short["ladder"].startswith("batch 8 needs ")
+    assert " ran" in short["ladder"]
+    one, other = (np.load(tmp_path / f"predicted-{mb}.npy") for mb in (0, lower))
+    np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def small_job(folder: Path) -> tuple[Prepared, LoadedModel]:
+    model = window_model(folder)
+    values = np.random.default_rng(4).integers(0, 1000, (9, 20, 18)).astype(np.int16)
+    return prepare(make_volume(values), model.card), model
+
+
+def test_where_the_gpu_is_too_small_the_cpu_takes_over_and_both_stand_in_the_result(
+    tmp_path: Path,
+) -> None:
+    """Two places with their own free memory; here both are the CPU."""
+    prepared, spare = small_job(tmp_path)
+    model = dataclasses.replace(spare, spare=lambda: spare)
+    plenty, nothing = Free(1 << 40, 1 << 40), Free(0, 0)
+    free = iter((nothing, plenty, nothing, nothing))
+    found = labels_that_fit(prepared, model, silent(), free_now=lambda _device: next(free))
+    assert found.model is spare
+    assert found.ladder.startswith("batch 2 needs ")
+    assert found.ladder.endswith("; the CPU takes over; batch 2 ran")
+    with pytest.raises(PassingError, match=r"batch 2 needs .*; the CPU takes over; batch 2 needs"):
+        labels_that_fit(prepared, model, silent(), free_now=lambda _device: next(free))
+
+
+def test_an_error_that_is_not_about_memory_is_told_as_it_is(tmp_path: Path) -> None:
+    prepared, model = small_job(tmp_path)
+
+    class Broken:
+        facts, device = model.runner.facts, model.device
+
+        def scores(self, _image: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        labels_that_fit(prepared, dataclasses.replace(model, runner=Broken()), silent())
+
+
+def test_a_job_fits_only_where_both_memories_hold_it() -> None:
+    assert Free(10, 10).holds(Need(10, 10))
+    assert not Free(9, 10).holds(Need(10, 10))
+    assert not Free(10, 9).holds(Need(10, 10))
+
+
+def test_a_limit_of_any_group_above_counts_and_copies_of_files_do_not(tmp_path: Path) -> None:
+    group = tmp_path / "mounted" / "node.slice" / "work.scope"
+    group.mkdir(parents=True)
+    own = tmp_path / "cgroup"
+    own.write_text("0::/node.slice/work.scope\n", encoding="ascii")
+
+    def limit(folder: Path, most: str, used: int, kept: int) -> None:
+        (folder / "memory.max").write_text(f"{most}\n", encoding="ascii")
+        (folder / "memory.current").write_text(f"{used}\n", encoding="ascii")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {kept}\n", encoding="ascii")
+
+    assert group_rest(tmp_path / "mounted", own) is None
+    limit(group, "max", 100, 50)
+    assert group_rest(tmp_path / "mounted", own) is None
+    limit(group, "1000", 700, 300)
+    assert group_rest(tmp_path / "mounted", own) == 600
+    limit(group.parent, "2000", 1900, 200)
+    assert group_rest(tmp_path / "mounted", own) == 300
 
 
 def test_the_slab_is_what_the_formula_says(tmp_path: Path) -> None:
@@ -102,7 +193,7 @@ def test_the_slab_is_what_the_formula_says(tmp_path: Path) -> None:
         activations=1000,
         on_gpu=True,
     )
-    assert on_gpu.device == 4 * 4 * 81 * 16 * 64 * 64 + 6000
+    assert on_gpu.device == 4 * (4 * 81 + 1) * 16 * 64 * 64 + 6000
     assert on_gpu.host > slab
 
 
@@ -123,6 +214,10 @@ def test_activations_are_counted_while_they_are_alive() -> None:
             True,
         ),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("[enforce fail] not enough memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not execute a primitive"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )

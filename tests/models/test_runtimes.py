@@ -25,7 +25,7 @@ from node.models.inference import labels_of_volume, segment_volume
 from node.models.loaded import LoadedModel, load_model
 from node.models.openvino_runtime import OpenVinoRuntime
 from node.models.runtime import Facts, Runtime
-from node.models.selfcheck import Candidate, agreement, first_that_keeps
+from node.models.selfcheck import Agreement, Candidate, agreement, first_that_keeps
 from node.models.testcase import card_text_with, read_test_case, some_slices, write_test_case
 from node.models.torch_runtime import TorchRuntime
 from node.phantom import chest
@@ -182,6 +182,16 @@ def test_agreement_is_the_worst_class_and_the_share_of_changed_voxels() -> None:
     assert not near.kept
     assert agreement(wanted, wanted).kept
     assert agreement(np.zeros_like(wanted), wanted).dice == 0.0
+
+
+@pytest.mark.parametrize(
+    ("dice", "changed", "kept"),
+    [(0.999, 0.0005, True), (0.9989, 0.0, False), (1.0, 0.00051, False)],
+)
+def test_each_of_the_two_limits_alone_refuses_a_runtime(
+    dice: float, changed: float, *, kept: bool
+) -> None:
+    assert Agreement(dice, 1, changed).kept is kept
 
 
 def test_openvino_that_was_asked_for_and_cannot_be_had_is_a_sentence(tmp_path: Path) -> None:
