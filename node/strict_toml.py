@@ -230,7 +230,9 @@ class Table:
 
 
 def _wanted(what: str, value: object) -> str:
-    return f"must be {what}, is missing" if value is None else f"must be {what}, is {value!r}"
+    if value is None or value in ("", []):
+        return f"must be {what}, is {'missing' if value is None else 'empty'}"
+    return f"must be {what}, is {value!r}"
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

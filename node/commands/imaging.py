@@ -74,6 +74,7 @@ def inspect(folder: Path, as_json: bool, mask: Path | None, nifti: Path | None) 
 )
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="0: all cores.")
 @click.option("--node-name", default="limner", show_default=True, help="Station name in results.")
+@click.option("--pictures", is_flag=True, help="Also write each slice with the segments on it.")
 @json_option
 def segment(
     folder: Path,
@@ -83,6 +84,7 @@ def segment(
     runtime: str,
     threads: int,
     node_name: str,
+    pictures: bool,
     as_json: bool,
 ) -> None:
     """Segment the volumes or frames in FOLDER and write SEG objects to --out.
@@ -92,6 +94,7 @@ def segment(
     \b
     Example:
       limner segment study/ --model lung-ct --out results/ --json
+      limner segment study/ --model models/our-model --out results/ --pictures
     """
     from node.models.memory import tune_allocator
 
@@ -108,7 +111,7 @@ def segment(
         found = segment_files(
             read_folder(folder), loaded, NodeFacts(node_name, version("limner")), bar.progress
         )
-    volumes = [_written(part, out) for part in found]
+    volumes = [_written(part, out, pictures=pictures) for part in found]
     usable = [volume for volume in volumes if volume["usable"]]
     summary = f"{len(usable)} of {len(volumes)} volumes segmented by {card.name} {card.version}."
     if as_json:
@@ -136,12 +139,12 @@ def _inspect_row(volume: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
-def _written(part: Part, out: Path) -> dict[str, Any]:
+def _written(part: Part, out: Path, *, pictures: bool) -> dict[str, Any]:
     """Write the objects of one part and return its entry of the JSON (design 10.5)."""
     from node.worker.segmenting import Segmented
 
     if isinstance(part, Segmented):
-        return _segmented(part, out)
+        return _segmented(part, out) | {"pictures": _pictures(part, out) if pictures else None}
     series_uid = getattr(part, "series_uid", "")
     return {
         "series_uid": series_uid,
@@ -155,6 +158,7 @@ def _written(part: Part, out: Path) -> dict[str, Any]:
         "measurements": [],
         "findings": [],
         "results": [],
+        "pictures": None,
         "verdict": None,
         "seconds": {},
     }
@@ -205,6 +209,15 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
     }
 
 
+def _pictures(part: Segmented, out: Path) -> str:
+    """Write one JPEG per slice or frame, and return their folder."""
+    folder = out / f"pictures-{part.plan.series_uid}-{part.plan.part}"
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(part.pictures):
+        (folder / f"{number:04}.jpg").write_bytes(picture)
+    return str(folder)
+
+
 def _print_segmented(volumes: Sequence[dict[str, Any]]) -> None:
     rows: list[tuple[object, ...]] = []
     for volume in volumes:
@@ -221,6 +234,9 @@ def _print_segmented(volumes: Sequence[dict[str, Any]]) -> None:
             said = f"{'present' if each['present'] else 'absent'}, {each['probability']:.0%}"
             rows.append((volume["series_uid"], each["label"], said, outcome, where))
     print_table(("series", "found", "how much", "verdict", "written"), rows, empty="No DICOM.")
+    for volume in volumes:
+        if volume["pictures"]:
+            click.echo(f"Pictures: {volume['pictures']}")
 
 
 class _bar:  # noqa: N801  reads as a phrase: `with _bar() as bar`

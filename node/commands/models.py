@@ -117,7 +117,8 @@ def check_folder(folder: Path, as_json: bool) -> None:
     else:
         for fault in faults:
             click.echo(f"fault: {fault}")
-        click.echo(f"{folder}: " + (f"{len(faults)} faults." if faults else "all good."))
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        click.echo(f"{folder}: " + (f"{count}." if faults else "all good."))
     sys.exit(1 if faults else 0)
 
 
@@ -210,6 +211,7 @@ def import_source(source: Path, folder: Path, name: str, as_json: bool) -> None:
     for sentence in made.todo:
         click.echo(f"  {sentence}")
     click.echo(f"Then: limner models check {made.folder}")
+    click.echo("docs/models.md goes through the rest with an example and a table of codes.")
 
 
 @click.command()

@@ -111,7 +111,7 @@ def read_segments(tables: Sequence[Table]) -> tuple[Segment, ...]:
         label = table.string("label", longest=64)
         if not label.isascii():
             table.note("label", f"must be plain ASCII, is {label!r}")
-        if label in [one.label for one in segments]:
+        if label and label in [one.label for one in segments]:
             table.note("label", f"occurs twice: {label!r}")
         number = table.integer("number", 1, LABELS_MAX)
         if number != len(segments) + 1:
@@ -141,6 +141,8 @@ def _code(table: Table, key: str) -> Code:
 
 def _as_code(table: Table, key: str, text: str) -> Code:
     """Return `value, scheme, meaning` as a code; only the meaning may hold commas."""
+    if not text:
+        return Code("", "", "")  # said already
     parts = [part.strip() for part in text.split(",", 2)]
     if len(parts) != 3 or not all(parts):
         table.note(

@@ -25,7 +25,8 @@ AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 def documented_card() -> str:
     """Return the example of docs/models.md."""
-    found = re.search(r"```toml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    text = DOCUMENT.read_text(encoding="utf-8").split("\n## The card\n", 1)[1]
+    found = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
     assert found is not None
     return found[1]
 

@@ -79,7 +79,13 @@ def import_model(source: Path, folder: Path, *, name: str = "", wall_s: float = 
 
 def _draft(source: Path, folder: Path, name: str, wall_s: float) -> Draft:
     if source.is_file() and source.suffix.lower() in KINDS:
-        return draft_of_file(source, folder, name, wall_s=wall_s)
+        draft = draft_of_file(source, folder, name, wall_s=wall_s)
+        draft.licence = _take_licence((source.parent,), folder)
+        if draft.licence:
+            draft.todo.append(
+                "about.licence: taken from the file beside the weights; is it theirs?"
+            )
+        return draft
     with opened(source) as inside:
         trained, bundle = nnunet_folder(inside), bundle_folder(inside)
         if trained is not None:

@@ -73,12 +73,28 @@ def to_do(draft: Draft) -> tuple[str, ...]:
     if not draft.licence:
         empty.append("about.licence: of the weights, with attribution; none was found.")
     if draft.network is None:
-        empty.append("network: the architecture was not recognised; docs/models.md lists them.")
+        empty.append(
+            "network: architecture, channels, outputs and the parameters of that architecture; it "
+            "was not recognised, docs/models.md lists them. With them go inference.mode, "
+            "inference.patch, head.kind, and one of the segments for each output."
+        )
     if not draft.accepts:
         empty.append('accepts: which series the model takes, such as Modality = "CT".')
     known = {**_VOXELS, **draft.voxels}
     empty += [why for key, why in _ASK_VOXELS.items() if known[key] in ("", [])]
-    empty.append("segments: category and type of each as codes, and labels that people know.")
+    if "background" not in draft.voxels:
+        empty.append("voxels.background: -1024 was assumed, air on CT; write 0 for MR and PET.")
+    if _inference(draft).get("patch") == []:
+        empty.append(
+            "inference.patch: [slices, rows, columns] that the network was trained on, each a "
+            "multiple of what its strides multiply to."
+        )
+    if not draft.segments or not all(_plain(label) for label in draft.segments):
+        empty.append("segments.label: what people call each, in the order of the outputs.")
+    empty.append(
+        'segments.category, segments.type: codes, such as "39607008, SCT, Lung"; docs/models.md '
+        "has a table of common ones."
+    )
     empty.append("results.series_description: how the result is called in the PACS.")
     return (*empty, *draft.todo)
 
@@ -178,14 +194,18 @@ def _labels(draft: Draft) -> list[str]:
 
 
 def _segment(number: int, label: str) -> dict[str, Value]:
-    plain = _LABEL.sub("", label).strip()[:64]
     return {
         "number": number,
-        "label": plain,
+        "label": _plain(label),
         "category": "",
         "type": "",
         "colour": list(_COLOURS[(number - 1) % len(_COLOURS)]),
     }
+
+
+def _plain(label: str) -> str:
+    """Return what a label of somebody else's keeps in a DICOM object."""
+    return _LABEL.sub("", label).strip()[:64]
 
 
 def _table(name: str, keys: Mapping[str, Value]) -> str:

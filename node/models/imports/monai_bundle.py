@@ -175,8 +175,6 @@ def _inferer(draft: Draft, config: Config, path: Path) -> None:
     name = str(inferer.get("_target_", "")).rpartition(".")[2]
     flat = _is_flat(draft)
     if name in ("", "SimpleInferer"):
-        if not flat:
-            draft.todo.append("inference.patch: [slices, rows, columns]; the bundle names none.")
         return
     if name != "SlidingWindowInferer":
         raise refused(path, f"inferer is {name}, which is not read here")
@@ -244,7 +242,10 @@ def _describe(draft: Draft, about: Mapping[str, Any]) -> None:
     if not draft.steps:
         draft.todo.append("steps: the bundle has no intensity transform; is that right?")
     if network is not None and network.channels > 1:
-        draft.todo.append(f"network.channels: the model wants {network.channels} images at once.")
+        draft.todo.append(
+            f"network.channels: the model wants {network.channels} registered series at once; "
+            "write a [[channels]] table for each after the first (docs/models.md, Several series)."
+        )
     for key in ("intended_use", "copyright", "references", "data_source"):
         if about.get(key):
             draft.todo.append(f"metadata.json says of {key}: {str(about[key])[:200]}")

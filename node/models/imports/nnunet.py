@@ -105,7 +105,8 @@ def _draft(
     )
     if len(channels) > 1:
         draft.todo.append(
-            f"network.channels: the model wants {len(channels)} registered images at once."
+            f"network.channels: the model wants {len(channels)} registered series at once; write "
+            "a [[channels]] table for each after the first (docs/models.md, Several series)."
         )
     return draft
 

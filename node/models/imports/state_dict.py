@@ -45,8 +45,10 @@ def draft_of_file(source: Path, folder: Path, name: str, *, wall_s: float = WALL
             f"The weights in {source.name} are not those of a named architecture: "
             f"{_shown(tensors)}.",
             where=str(source),
-            remedy="Import the state dict of the same model, if its architecture is one of those "
-            "in docs/models.md; a graph of another kind is not run.",
+            remedy="No graph is run. Where the network is one of those in docs/models.md, the "
+            "exporter may have folded or renamed weights: write torch.save(model.state_dict(), "
+            '"model.pt") where it was trained and import that. Any other network has to be '
+            "trained again as one of them.",
         )
     what = {"torch": "a state dict", "onnx": "an ONNX file", "pt2": "a .pt2 archive"}[kind]
     return draft_of_tensors(f"{what}, {source.name}", name, tensors, guess)
@@ -66,14 +68,17 @@ def draft_of_tensors(source: str, name: str, tensors: Tensors, guess: Guess | No
         draft.todo.append(f"network: the tensors are {_shown(tensors)}.")
         return draft
     channels = draft.network.channels
-    if channels > 1 and channels % 2 and not _is_3d(draft):
+    if channels > 1 and (channels % 2 == 0 or _is_3d(draft)):
+        draft.todo.append(
+            f"network.channels: the model wants {channels} registered series at once; write a "
+            "[[channels]] table for each after the first (docs/models.md, Several series)."
+        )
+    elif channels > 1:
         draft.inference["neighbours"] = channels // 2
         draft.todo.append(
             f"inference.neighbours: {channels} channels were taken for a plane and "
             f"{channels // 2} on either side."
         )
-    if _is_3d(draft):
-        draft.todo.append("inference.patch: [slices, rows, columns] as in training.")
     return draft
 
 
