@@ -133,7 +133,8 @@ def _on_the_way_back(prepared: Prepared) -> int:
     # Mixing two planes holds three, what comes of them and what came before.
     mixed = 1 if slices.is_shift else 5
     turned = 0 if all(axis.is_shift for axis in others) else 2 * native_rows + rows
-    return mixed * rows * columns + turned * native_columns
+    voxels: int = mixed * rows * columns + turned * native_columns
+    return voxels
 
 
 def _made_at_once(prepared: Prepared, count: int) -> int:

@@ -118,7 +118,7 @@ def _fitted(
     """Try each step after those that another device has taken `before`."""
     free = free_now(model.device)
     rungs = list(_rungs(prepared, model))
-    said = list(before)
+    said: list[str] = list(before)
     for rung in rungs:
         if not free.holds(rung.need):
             said.append(f"{rung} needs {rung.need} of {free}")
