@@ -188,7 +188,7 @@ CT_NODULE: Final = Recipe(
         offset=0.02,
         noise=0.04,
     ),
-    budget=Budget(patients=45, slices=4, steps=400, batch=2),
+    budget=Budget(patients=60, slices=4, steps=1500, batch=2),
     limits=(-1.0, 1.0),
     schedule="poly",
     rate=3e-3,

@@ -31,7 +31,7 @@ from node.training.evaluate import open_model, volume_of
 from node.training.figures import Interval, interval_of
 from node.training.template import Score
 
-THRESHOLDS: Final = (0.3, 0.5, 0.7, 0.9)
+THRESHOLDS: Final = (0.3, 0.5, 0.7, 0.9, 0.97, 0.99)
 """What is tried on the head, lowest first."""
 
 TUNING_SEEDS: Final = range(3000, 3004)

@@ -59,14 +59,15 @@ def fill_what_is_listed(made: Imported) -> None:
     """Answer the keys of the list, and no other."""
     path = made.folder / "card.toml"
     listed, table, lines, count = keys_of(made.todo), "", [], 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
         if header := re.fullmatch(r"\[+([a-z]+)\]+", line):
             table = header[1]
         elif (key := re.match(r"(\w+) = (\"\"|\[\])$", line)) and f"{table}.{key[1]}" in listed:
             count += 1
             line = f"{key[1]} = {ANSWERS[f'{table}.{key[1]}'].format(count)}"
         lines.append(line)
-        if line == "[accepts]" and "accepts" in listed:
+        if line == "[accepts]" and "accepts" in listed and "[accepts]\nModality" not in text:
             lines.append('Modality = "CT"')
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
