@@ -211,7 +211,9 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
 
 def _pictures(part: Segmented, out: Path) -> str:
     """Write one JPEG per slice or frame, and return their folder."""
-    folder = out / f"pictures-{part.plan.series_uid}-{part.plan.part}"
+    from node.imaging.inspect import harmless_name
+
+    folder = out / f"pictures-{harmless_name(part.plan.series_uid)}-{part.plan.part}"
     folder.mkdir(exist_ok=True)
     for number, picture in enumerate(part.pictures):
         (folder / f"{number:04}.jpg").write_bytes(picture)

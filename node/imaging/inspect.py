@@ -149,10 +149,13 @@ def _three_numbers(volume: Volume, inside: Mask | str | None) -> dict[str, float
     }
 
 
+def harmless_name(series_uid: str) -> str:
+    """Return a UID that came from outside as a part of a file's name, which leads nowhere else."""
+    return re.sub(r"[^0-9A-Za-z.-]", "_", series_uid).strip(".")[:64]
+
+
 def _write(volume: Volume, folder: Path) -> Path:
-    """Write one volume; a UID from outside becomes a harmless name."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^0-9A-Za-z.-]", "_", volume.series_uid).strip(".")[:64]
-    path = folder / f"{name}-{volume.part}.nii.gz"
+    path = folder / f"{harmless_name(volume.series_uid)}-{volume.part}.nii.gz"
     write_nifti(volume, path)
     return path
