@@ -76,33 +76,38 @@ def test_a_job_that_memory_is_too_short_for_steps_down_and_gives_the_same_labels
     assert "were free" in nothing["said"]
 
 
+def rung_of(one: dict[str, str]) -> int:
+    """Return how many steps ran out of memory; each was tried once, in order."""
+    if "code" in one:
+        assert one["code"] == "memory-short"
+        steps = one["said"].partition("Tried: ")[2].partition(". (")[0].split("; ")
+        assert steps == [f"{step} ran out of memory" for step in STEPS]
+        return len(STEPS)
+    *out, ran = one["ladder"].split("; ")
+    if ran == "none":
+        return 0
+    assert out == [f"{step} ran out of memory" for step in STEPS[: len(out)]]
+    assert ran == f"{STEPS[len(out)]} ran"
+    return len(out)
+
+
 def test_memory_that_really_runs_out_goes_down_each_step_once_and_gives_the_same_labels(
     tmp_path: Path,
 ) -> None:
-    """Without a prediction, from what nothing fits into to what everything does."""
+    """Without a prediction. Between too little and plenty lies a limit that ends on the way."""
     wide_model(tmp_path)
-    limits = (16, 114, 124, 134, 142, 150, 160, 0)
-    found = run_in(tmp_path, *(f"{limit}:tried" for limit in limits))
-    whole = np.load(tmp_path / "tried-0.npy")
-    ended = []
-    for limit, one in zip(limits, found, strict=True):
-        if "code" in one:
-            assert one["code"] == "memory-short"
-            steps = one["said"].partition("Tried: ")[2].partition(". (")[0].split("; ")
-            assert steps == [f"{step} ran out of memory" for step in STEPS]
-            ended.append(len(STEPS))
-            continue
-        steps = one["ladder"].split("; ")
-        if steps == ["none"]:
-            ended.append(0)
-        else:
-            out = [f"{step} ran out of memory" for step in STEPS[: len(steps) - 1]]
-            assert steps == [*out, f"{STEPS[len(steps) - 1]} ran"]
-            ended.append(len(steps) - 1)
-        assert np.mean(np.load(tmp_path / f"tried-{limit}.npy") != whole) < 1e-3
-    assert (ended[0], ended[-1]) == (len(STEPS), 0)
-    assert set(ended) & {1, 2, 3}, "no limit ended in a smaller batch"
-    assert set(ended) & {4, 5, 6, 7}, "no limit ended in strips"
+    low, high = 16, 512
+    nothing, all_of_it = run_in(tmp_path, f"{low}:tried", f"{high}:tried")
+    assert (rung_of(nothing), rung_of(all_of_it)) == (len(STEPS), 0)
+    while True:
+        middle = (low + high) // 2
+        assert low < middle < high, "no limit ended in a smaller batch or in strips"
+        (found,) = run_in(tmp_path, f"{middle}:tried")
+        if 0 < (rung := rung_of(found)) < len(STEPS):
+            break
+        low, high = (middle, high) if rung else (low, middle)
+    fewer, whole = (np.load(tmp_path / f"tried-{limit}.npy") for limit in (middle, 512))
+    assert np.mean(fewer != whole) < 1e-3
 
 
 def test_fractions_step_down_too_and_stay_the_same(tmp_path: Path) -> None:
