@@ -18,7 +18,7 @@ from typing import Final
 
 import peers
 import psutil
-from raw_peer import associated, honest
+from raw_peer import NotAcceptedError, associated, honest
 from receiving_node import until
 
 from node.phantom.ports import free_port
@@ -165,7 +165,7 @@ class Attacked:
         for pid in pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is counted anew
         yield wire
-        honest(self.port)
+        until(lambda: _serves(self.port))
 
         def as_before() -> bool:
             now_keeper, now_wire = self.footprints()
@@ -260,6 +260,15 @@ def attacked_node(
             raise
 
 
+def _serves(port: int) -> bool:
+    """Serve an honest peer; false while places that others held are yet to be given back."""
+    try:
+        honest(port)
+    except NotAcceptedError:
+        return False
+    return True
+
+
 def _warm_up(node: Attacked, associations: int) -> None:
     """Use everything once: what is made at the first use, memory too, is there afterwards."""
     honest(node.port)  # answered once the wire is there
@@ -271,7 +280,7 @@ def _warm_up(node: Attacked, associations: int) -> None:
                 port, tls = (node.tls_port, node.tls()) if secure else (node.port, None)
                 source = f"127.0.0.{100 + number}"
                 open_ones.enter_context(associated(port, source=source, tls=tls))
-        honest(node.port)
+        until(lambda: _serves(node.port))
     until(lambda: node.wire_footprint().threads <= before.threads)
 
 

@@ -276,6 +276,10 @@ class Peer:
         return data
 
 
+class NotAcceptedError(AssertionError):
+    """A peer asked for an association and got none."""
+
+
 def associated(
     port: int,
     *,
@@ -290,7 +294,7 @@ def associated(
     answer = peer.hear()
     if answer is None or answer.kind != AC:
         peer.socket.close()
-        raise AssertionError(f"not accepted: {answer}")
+        raise NotAcceptedError(f"not accepted: {answer}")
     return peer
 
 
