@@ -37,12 +37,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--frames", type=int, default=FRAMES, help="of the longer cine")
     parser.add_argument("--one", nargs=2, metavar=("READER", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    lengths = (given.frames // 4, given.frames)
+    if lengths[0] < DRAWN:
+        parser.error(f"--frames: at least {4 * DRAWN}")
+    if given.write:
+        _write(given.write, lengths)
+        return
     if given.one:
         _measure(given.one[0], Path(given.one[1]))
         return
     with tempfile.TemporaryDirectory(prefix="limner-cine-") as folder:
-        files = _write(Path(folder), (given.frames // 4, given.frames))
+        # By a process of its own: a child's peak begins with its parent's.
+        drawing = [sys.executable, "-m", "bench.cine", "--write", folder]
+        subprocess.run([*drawing, "--frames", str(given.frames)], check=True)
+        files = _files(Path(folder), lengths)
         print(
             "| cine | reader | wall s | processor s | peak above start, MB | largest child, MB |\n"
             "|---|---|---|---|---|---|"
@@ -61,7 +71,16 @@ def main() -> None:
                 print(f"| {name} | {reader} | {wall:.2f} | {cpu:.2f} | {own:.0f} | {child:.0f} |")
 
 
-def _write(folder: Path, lengths: tuple[int, ...]) -> dict[str, Path]:
+def _files(folder: Path, lengths: tuple[int, ...]) -> dict[str, Path]:
+    """Return the cines by name."""
+    files = {}
+    for frames in lengths:
+        files[f"{DRAWN * (frames // DRAWN)} frames, native RGB"] = folder / f"{frames}.dcm"
+        files[f"{DRAWN * (frames // DRAWN)} frames, JPEG"] = folder / f"{frames}-jpeg.dcm"
+    return files
+
+
+def _write(folder: Path, lengths: tuple[int, ...]) -> None:
     """Write six drawn frames over and over: native, and as JPEG of full-range YCbCr."""
     import imagecodecs
     import pydicom
@@ -74,20 +93,16 @@ def _write(folder: Path, lengths: tuple[int, ...]) -> dict[str, Path]:
     data = make_ultrasound(1, screen).instances[0].data
     pixels = pydicom.dcmread(io.BytesIO(data)).pixel_array
     streams = [bytes(imagecodecs.jpeg8_encode(frame, level=85)) for frame in pixels]
-    files = {}
     for frames in lengths:
         native = pydicom.dcmread(io.BytesIO(data))
         native.NumberOfFrames = DRAWN * (frames // DRAWN)
         native.PixelData = pixels.tobytes() * (frames // DRAWN)
-        path = files[f"{native.NumberOfFrames} frames, native RGB"] = folder / f"{frames}.dcm"
-        native.save_as(path)
+        native.save_as(folder / f"{frames}.dcm")
         native.PhotometricInterpretation = "YBR_FULL_422"
         native.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         native.PixelData = encapsulate(streams * (frames // DRAWN))
         native["PixelData"].VR, native["PixelData"].is_undefined_length = "OB", True
-        path = files[f"{native.NumberOfFrames} frames, JPEG"] = folder / f"{frames}-jpeg.dcm"
-        native.save_as(path)
-    return files
+        native.save_as(folder / f"{frames}-jpeg.dcm")
 
 
 def _measure(reader: str, path: Path) -> None:

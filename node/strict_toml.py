@@ -18,6 +18,8 @@ from typing import Any, Final
 from node.errors import Fault, SetupError
 
 _HEADER: Final = re.compile(r"^\s*\[(\[?)\s*([^\[\]]+?)\s*\]?\]\s*(#.*)?$")
+_HUGE: Final = 1e300
+"""Numbers of lists are below this: TOML knows infinity, and whole numbers of any length."""
 _KEY: Final = re.compile(r"""^\s*["']?([A-Za-z0-9_-]+)["']?\s*[=.]""")
 
 
@@ -174,7 +176,10 @@ class Table:
     ) -> tuple[float, ...]:
         """Return a list of `count` numbers; any count if `count` is 0."""
         value = self._take(key, list(default) if default is not None else None)
-        fits = isinstance(value, list) and all(type(each) in (int, float) for each in value)
+        fits = isinstance(value, list) and all(
+            type(each) in (int, float) and abs(each) < _HUGE  # neither does "nan" fit
+            for each in value
+        )
         if fits and (count == 0 or len(value) == count):
             return tuple(float(each) for each in value)
         self.note(key, _wanted(f"a list of {count or 'some'} numbers", value))

@@ -144,7 +144,8 @@ def _written(part: Part, out: Path, *, pictures: bool) -> dict[str, Any]:
     from node.worker.segmenting import Segmented
 
     if isinstance(part, Segmented):
-        return _segmented(part, out) | {"pictures": _pictures(part, out) if pictures else None}
+        drawn = _pictures(part, out) if pictures and part.pictures else None
+        return _segmented(part, out) | {"pictures": drawn}
     series_uid = getattr(part, "series_uid", "")
     return {
         "series_uid": series_uid,
@@ -210,10 +211,8 @@ def _segmented(part: Segmented, out: Path) -> dict[str, Any]:
 
 
 def _pictures(part: Segmented, out: Path) -> str:
-    """Write one JPEG per slice or frame, and return their folder."""
-    from node.imaging.inspect import harmless_name
-
-    folder = out / f"pictures-{harmless_name(part.plan.series_uid)}-{part.plan.part}"
+    """Write one JPEG per slice or frame into a folder named as the result, and return it."""
+    folder = out / f"pictures-{part.results[0].sop_uid}"
     folder.mkdir(exist_ok=True)
     for number, picture in enumerate(part.pictures):
         (folder / f"{number:04}.jpg").write_bytes(picture)

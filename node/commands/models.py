@@ -262,7 +262,7 @@ def train(
     from node.models.memory import tune_allocator
 
     tune_allocator()
-    from node.training.train import RECIPES, states_of, train_model
+    from node.training.train import RECIPES, forget_states, states_of, train_model
     from node.training.trainer import Means
 
     if recipe not in RECIPES:
@@ -290,12 +290,15 @@ def train(
                 means=Means(
                     clock=time.monotonic, threads=threads, bf16=bf16, states=states_of(folder)
                 ),
+                keep_states=bool(folds),  # killed in a later fold, it goes on there
             )
     if folds and data is not None:
         from node.training.folds import calibrate_folds
 
         with Training() as shown:
             calibrate_folds(RECIPES[recipe], folders, data, progress=shown.stage("calibrate"))
+        for folder in folders:
+            forget_states(states_of(folder))
         _say_pooled(recipe, folders, as_json=as_json)
     else:
         _say_trained(out, as_json=as_json)

@@ -114,6 +114,17 @@ def _as_tuple(value: object) -> tuple[object, ...]:
     return (value,)
 
 
+def is_given(dataset: Dataset, keyword: str) -> bool:
+    """Say whether an element has a value, be it malformed."""
+    tag = _tag(keyword)
+    if tag not in dataset:
+        return False
+    element: object = dataset.get_item(tag)  # not converted yet, if it was read
+    if isinstance(element, RawDataElement):
+        return bool((element.value or b"").strip(b" \0"))
+    return values(dataset, keyword) != ()
+
+
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return the values of an element as stripped texts."""
     return tuple(str(value).strip(" \0") for value in values(dataset, keyword))

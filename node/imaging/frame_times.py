@@ -14,11 +14,14 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from node.imaging.attributes import number, numbers, values
+from node.imaging.attributes import is_given, number, numbers, values
 
 _FRAME_TIME: Final = Tag(0x0018, 0x1063)
 _VECTOR: Final = Tag(0x0018, 0x1065)
 _RATES: Final = ("CineRate", "RecommendedDisplayFrameRate")
+
+_LONGEST_MS: Final = 1e10
+"""Four months: no cine is longer, and sums stay numbers."""
 
 _EVEN: Final = 0.01
 """Increments that differ by less than this share are one: writers round to a digit or two."""
@@ -68,16 +71,19 @@ def read_frame_times(header: Dataset, frames: int) -> FrameTimes:
 
 def _increments(header: Dataset, frames: int, notes: list[str]) -> tuple[float, ...]:
     """Return the times from each frame to the next, or nothing."""
-    found = values(header, "FrameTimeVector")
-    if not found:
+    if not is_given(header, "FrameTimeVector"):
         return ()
+    found = values(header, "FrameTimeVector")
     vector = numbers(header, "FrameTimeVector", frames)
-    if len(found) != frames:
+    if found and len(found) != frames:
         notes.append(
             f"FrameTimeVector has {len(found)} values for {frames} frames: it is not believed."
         )
         return ()
-    if not vector or min(vector[1:]) < 0 or sum(vector[1:]) <= 0:
+    if not vector:
+        notes.append("FrameTimeVector holds something that is no number: it is not believed.")
+        return ()
+    if min(vector[1:]) < 0 or not 0 < sum(vector[1:]) < _LONGEST_MS:
         notes.append("FrameTimeVector does not run forward in time: it is not believed.")
         return ()
     if vector[0] != 0:
@@ -95,11 +101,10 @@ def _by_rate(header: Dataset, notes: list[str]) -> float | None:
 
 def _positive(header: Dataset, keyword: str, unit: str, notes: list[str]) -> float | None:
     """Return a number above 0, or None, with a note on one that is not."""
-    found = values(header, keyword)
     value = number(header, keyword)
     if value is not None and value > 0:
         return value
-    if found:
+    if is_given(header, keyword):
         said = f"{value:g} {unit}" if value is not None else "no number"
         notes.append(f"{keyword} is {said}: it is not believed.")
     return None

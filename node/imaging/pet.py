@@ -34,11 +34,15 @@ def in_suv(plans: Sequence[VolumePlan], images: Sequence[SourceInstance]) -> lis
             headers[plan.instances[part.instance].sop_instance_uid, part.frame]
             for part in plan.slices
         ]
+        said = {text(header, "Units").upper() for header in slices}
+        stored = said.pop() if len(said) == 1 else ""
         scale = suv_scale(series, slices)
         if isinstance(scale, Refusal):
             done.append(
                 replace(
-                    plan, suv=replace(scale, series_uid=plan.series_uid, modality=plan.modality)
+                    plan,
+                    units=stored or plan.units,
+                    suv=replace(scale, series_uid=plan.series_uid, modality=plan.modality),
                 )
             )
         else:
@@ -48,7 +52,7 @@ def in_suv(plans: Sequence[VolumePlan], images: Sequence[SourceInstance]) -> lis
                     units=SUV,
                     factors=scale.factors,
                     notes=(*plan.notes, *scale.notes),
-                    stored_units=text(slices[0], "Units").upper(),
+                    stored_units=stored,
                 )
             )
     return done

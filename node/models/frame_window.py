@@ -20,7 +20,7 @@ from node.imaging.content import Box, content_box
 from node.imaging.values import Frames, FramesPlan, Grey
 from node.models.axis import Axis, Matrix, window_axis
 from node.models.card import Card
-from node.models.frame_scale import chosen_regions
+from node.models.frame_scale import chosen_regions, pixel_sizes
 from node.models.intensity import apply_steps, fix_steps
 
 _SAME_SCALE: Final = 1e-4
@@ -133,11 +133,9 @@ def _crops(
     """Return each crop with the distance of its pixels."""
     if card.frames is None:
         raise ValueError(f"{card.name} is no card for frames")
+    sizes = pixel_sizes(plan, card.frames)
     chosen = chosen_regions(plan, card.frames)
     if chosen:
-        return [(region.box, region.spacing_mm) for region in chosen]
-    _, row_mm, column_mm = plan.spacing_mm
-    spacing = (row_mm, column_mm) if row_mm and column_mm else None
-    if card.frames.crop == "image":
-        return [((0, 0, *plan.shape[1:]), spacing)]
-    return [(content_box(frames), spacing)]
+        return list(zip((region.box for region in chosen), sizes, strict=True))
+    box = (0, 0, *plan.shape[1:]) if card.frames.crop == "image" else content_box(frames)
+    return [(box, sizes[0])]

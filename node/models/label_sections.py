@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from node.imaging.values import Code, Finding, Segment
 from node.models.fields import FAR, LABELS_MAX, read_label, read_labels
@@ -20,6 +21,9 @@ from node.models.parts import (
     Threshold,
 )
 from node.strict_toml import Table
+
+_LEAST: Final = 0.001
+"""Of a volume in ml or a diameter in mm, below which nothing is ever dropped."""
 
 
 def read_postprocess(tables: Sequence[Table]) -> tuple[PostStep, ...]:
@@ -60,9 +64,9 @@ def _drop_small(table: Table) -> DropSmall:
         )
     return DropSmall(
         read_labels(table),
-        min_ml=table.number("min_ml", 0, 1e5, 0.0),
-        min_mm=table.number("min_mm", 0, 1e3, 0.0),
-        min_px=table.integer("min_px", 0, 1 << 24, 0),
+        min_ml=table.number("min_ml", _LEAST, 1e5) if table.has("min_ml") else 0.0,
+        min_mm=table.number("min_mm", _LEAST, 1e3) if table.has("min_mm") else 0.0,
+        min_px=table.integer("min_px", 2, 1 << 24) if table.has("min_px") else 0,
     )
 
 
@@ -72,7 +76,7 @@ def _close(table: Table) -> Close:
     return Close(
         read_labels(table),
         radius_mm=table.number("radius_mm", 0.1, 50) if table.has("radius_mm") else 0.0,
-        radius_px=table.number("radius_px", 0.5, 200) if table.has("radius_px") else 0.0,
+        radius_px=table.number("radius_px", 1, 200) if table.has("radius_px") else 0.0,
     )
 
 
@@ -136,13 +140,12 @@ def read_segments(tables: Sequence[Table]) -> tuple[Segment, ...]:
 
 
 def _code(table: Table, key: str) -> Code:
-    return _as_code(table, key, table.string(key, longest=128))
+    text = table.string(key, longest=128)
+    return _as_code(table, key, text) if text else Code("", "", "")  # said already
 
 
 def _as_code(table: Table, key: str, text: str) -> Code:
     """Return `value, scheme, meaning` as a code; only the meaning may hold commas."""
-    if not text:
-        return Code("", "", "")  # said already
     parts = [part.strip() for part in text.split(",", 2)]
     if len(parts) != 3 or not all(parts):
         table.note(

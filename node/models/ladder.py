@@ -117,8 +117,16 @@ def _fitted(
 ) -> Fitted[_Made]:
     """Try each step after those that another device has taken `before`."""
     free = free_now(model.device)
-    rungs = list(_rungs(prepared, model))
     said: list[str] = list(before)
+    try:
+        rungs = list(_rungs(prepared, model))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said.append("two small images through the network ran out of memory")
+        rungs = []
+    if not rungs:
+        _let_go(model.device)
     for rung in rungs:
         if not free.holds(rung.need):
             said.append(f"{rung} needs {rung.need} of {free}")
@@ -137,11 +145,12 @@ def _fitted(
         steps = (*said, "the CPU takes over")
         return _fitted(prepared, model.spare(), meter, make, free_now=free_now, before=steps)
     slices, rows, columns = prepared.shape
+    least = f"at least {rungs[-1].need}" if rungs else "more than there is"
     raise passing_error(
         "memory-short",
         f"{model.card.name} on {slices} x {rows} x {columns} voxels with "
-        f"{model.card.network.outputs} outputs needs at least {rungs[-1].need}, and {free} were "
-        f"free. Tried: {'; '.join(said)}.",
+        f"{model.card.network.outputs} outputs needs {least}, and {free} were free. "
+        f"Tried: {'; '.join(said)}.",
         where=model.runner.facts.device,
         remedy="Give the worker more memory, stop what else runs beside it, or lower [inference] "
         "patch in the card.",

@@ -77,6 +77,7 @@ def alarms_of(
     train_patients: int,
     test: Sequence[CaseFigures],
     others: Mapping[str, Sequence[CaseFigures]],
+    negatives: bool,
     fractions: bool,
 ) -> tuple[Alarm, ...]:
     """Return what a person should know before trusting the figures.
@@ -86,6 +87,7 @@ def alarms_of(
         train_patients: Patients that were trained on.
         test: Figures of the held-out cases.
         others: Figures of baselines on the same cases.
+        negatives: Whether any case, trained on or held out, is without what is looked for.
         fractions: Whether volumes are sums of shares.
     """
     mean, low, high = _interval(test)
@@ -128,7 +130,7 @@ def alarms_of(
             )
         )
     found += _sizes(test)
-    if all(sum(one.reference_ml) > 0 for one in (*train, *test)):
+    if not negatives:
         found.append(
             Alarm(
                 "no-negatives",

@@ -84,14 +84,16 @@ def calibrated_text(text: str, cases: Sequence[CaseLogits], *, support_voxels: i
 def median_offset(cases: Sequence[CaseLogits], scale: float, *, support_voxels: int) -> float:
     """Return the offset at which the median of found over true volume is 1.
 
-    Volumes grow with the offset, so that halving an interval finds it.
+    Volumes grow with the offset, so that halving an interval finds it. Cases without anything to
+    find have no ratio; where there are no others the offset is 0.
     """
+    held = [case for case in cases if case.shares.any()]
+    if not held:
+        return 0.0
     low, high = -_WIDEST_OFFSET, _WIDEST_OFFSET
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        ratios = [
-            _volume(case, scale, middle, support_voxels) / case.shares.sum() for case in cases
-        ]
+        ratios = [_volume(case, scale, middle, support_voxels) / case.shares.sum() for case in held]
         if np.median(ratios) < 1.0:
             low = middle
         else:
@@ -108,9 +110,9 @@ def _volume(case: CaseLogits, scale: float, offset: float, support_voxels: int) 
 
 def _near(case: CaseLogits, reach: int) -> NDArray[np.bool_]:
     """Return where tissue is or is thought to be, and `reach` voxels around."""
-    here: NDArray[np.bool_] = ndimage.binary_dilation(
-        (case.logits >= 0) | (case.shares > 0), np.ones((3, 3, 3), bool), iterations=reach
-    )
+    here: NDArray[np.bool_] = (case.logits >= 0) | (case.shares > 0)
+    if reach:  # no iterations mean endless ones to scipy
+        here = ndimage.binary_dilation(here, np.ones((3, 3, 3), bool), iterations=reach)
     return here
 
 

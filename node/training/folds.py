@@ -17,7 +17,7 @@ from node.training.evaluate import open_model
 from node.training.recipe import Recipe
 from node.training.result import write_held_out
 from node.training.splits import split_cases
-from node.training.template import write_card
+from node.training.template import text_of, write_card
 
 
 def calibrate_folds(
@@ -50,9 +50,7 @@ def calibrate_folds(
     for fold, (folder, split) in enumerate(zip(folders, splits, strict=True)):
         others = [case for other, each in enumerate(held) if other != fold for case in each]
         card = load_card(folder)
-        text = calibrated_text(
-            card.text.partition("\n[scores]\n")[0], others, support_voxels=head.support_voxels
-        )
+        text = calibrated_text(text_of(card), others, support_voxels=head.support_voxels)
         write_card(folder, text, sha256=card.weights.sha256, scores=card.scores)
         write_held_out(folder, recipe, split)
         progress(0.4 + 0.6 * (fold + 1) / len(folders))

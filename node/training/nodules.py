@@ -7,9 +7,7 @@ a model. The model runs as in the node, behind its first stage.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +28,9 @@ from node.training.ct_nodule import SMALLEST_MM
 from node.training.evaluate import open_model, volume_of
 from node.training.figures import Interval, interval_of
 from node.training.template import Score
+from node.training.threshold import text_with_threshold, with_threshold
 
-THRESHOLDS: Final = (0.3, 0.5, 0.7, 0.9, 0.97, 0.99)
+THRESHOLDS: Final = (0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.995, 0.999)
 """What is tried on the head, lowest first."""
 
 TUNING_SEEDS: Final = range(3000, 3004)
@@ -155,7 +154,7 @@ def tuned(
         "sensitivity_high": round(over.high, 3),
         "false_per_scan": round(false_per_scan(test), 2),
     }
-    return re.sub(r"(?m)^threshold = .*$", f"threshold = {threshold:g}", text), scores
+    return text_with_threshold(text, threshold), scores
 
 
 def draw_tested(seed: int) -> chest.ChestStudy:
@@ -200,12 +199,6 @@ def sensitivity_of(figures: Sequence[ScanFigures]) -> Interval:
 def false_per_scan(figures: Sequence[ScanFigures]) -> float:
     """Return the mean number of false positives."""
     return float(np.mean([scan.false for scan in figures]))
-
-
-def with_threshold(model: LoadedModel, threshold: float) -> LoadedModel:
-    """Return the model with another threshold of its head."""
-    head = dataclasses.replace(model.card.head, threshold=threshold)
-    return dataclasses.replace(model, card=dataclasses.replace(model.card, head=head))
 
 
 def chosen_threshold(tried: Sequence[tuple[float, Sequence[ScanFigures]]]) -> float:

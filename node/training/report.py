@@ -9,7 +9,7 @@ import numpy as np
 
 from node.models.card import load_card
 from node.training.scores import StudyScore, median_dice
-from node.training.template import Score, write_card
+from node.training.template import Score, text_of, write_card
 
 Figures = Mapping[str, "int | float | str | bool"]
 
@@ -59,6 +59,5 @@ def add_scores(folder: Path, more: Mapping[str, Score]) -> None:
         more: Scores; one of the same name is replaced.
     """
     card = load_card(folder)
-    text = card.text.partition("\n[scores]\n")[0]
     known: dict[str, Score] = dict(card.scores)
-    write_card(folder, text, sha256=card.weights.sha256, scores={**known, **more})
+    write_card(folder, text_of(card), sha256=card.weights.sha256, scores={**known, **more})

@@ -16,7 +16,7 @@ from node.training.figures import CaseFigures, summary_of
 from node.training.recipe import Data, Recipe
 from node.training.scoring import baselines, score_cases
 from node.training.splits import Split
-from node.training.template import Score, write_card
+from node.training.template import Score, text_of, write_card
 
 _SEEN_CASES: Final = 10
 """Training cases that are scored beside the held-out ones, to tell how much was learnt by heart."""
@@ -56,6 +56,7 @@ def held_out_scores(
         train_patients=len({case.patient for case in split.train}),
         test=test,
         others=others,
+        negatives=not all(case.reference.any() for case in (*split.train, *split.test)),
         fractions=data.soft and model.card.head.kind == "occupancy",
     )
     progress(1.0)
@@ -98,8 +99,7 @@ def write_held_out(
     scored = held_out_scores(folder, recipe.data, split, progress=progress)
     card = load_card(folder)
     made = {key: card.scores[key] for key in ("training", "data")} | dict(scored.card)
-    text = card.text.partition("\n[scores]\n")[0]
-    write_card(folder, text, sha256=card.weights.sha256, scores=made)
+    write_card(folder, text_of(card), sha256=card.weights.sha256, scores=made)
     report = {"schema": 1, "recipe": recipe.name, **made, **scored.report}
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -8,8 +8,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from node.errors import setup_error
 from node.imaging.values import VOLUME, Frames
 from node.models.card import Card
+from node.models.frame_scale import refusal_of_frames
 from node.models.frames import segment_frames
 from node.models.inference import segment_volume
 from node.models.loaded import LoadedModel
@@ -37,11 +39,11 @@ def score_cases(
     numbers = patient_numbers(cases)
     found = []
     for done, case in enumerate(cases, start=1):
-        said = (
-            segment_frames(case.image, model)
-            if isinstance(case.image, Frames)
-            else segment_volume(case.image, model)
-        )
+        if isinstance(case.image, Frames):
+            _refuse_unknown_scale(case.image, model, case.name)
+            said = segment_frames(case.image, model)
+        else:
+            said = segment_volume(case.image, model)
         measured = {m.segment: m.value for m in said.measurements if m.name == VOLUME}
         volumes = [measured[one.number] for one in model.card.segments] if measured else None
         found.append(
@@ -49,6 +51,23 @@ def score_cases(
         )
         progress(done / len(cases))
     return tuple(found)
+
+
+def _refuse_unknown_scale(frames: Frames, model: LoadedModel, where: str) -> None:
+    """Refuse pictures for a card with steps in millimetres: they do not say how large they are.
+
+    Raises:
+        SetupError: The card has such a step.
+    """
+    refused = refusal_of_frames(frames.plan, model.card)
+    if refused is not None:
+        raise setup_error(
+            str(refused.reason),
+            refused.explanation,
+            where=where,
+            remedy="Score studies with `limner evaluate --study`, or give the step in pixels "
+            "(min_px, radius_px).",
+        )
 
 
 def figures_of(

@@ -21,6 +21,11 @@ def template_card(name: str) -> Card:
         return load_card(Path(folder))
 
 
+def text_of(card: Card) -> str:
+    """Return what `write_card` was given: a card's text without [scores]."""
+    return card.text.partition("\n[scores]\n")[0]
+
+
 def write_card(folder: Path, text: str, *, sha256: str, scores: Mapping[str, Score]) -> None:
     """Write a model's card.
 

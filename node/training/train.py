@@ -42,7 +42,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 WEIGHTS_FILE: Final = "weights.safetensors"
 _THRESHOLD_CASES: Final = 100
 _STATES: Final = "states"
-"""Folder of stored states inside the model's folder; gone when the model is whole."""
+"""Folder of stored states inside the model's folder; gone when all is done."""
 
 
 def train_model(
@@ -55,6 +55,7 @@ def train_model(
     data: Path | None = None,
     fold: int = 0,
     means: Means | None = None,
+    keep_states: bool = False,
 ) -> Path:
     """Train a model and write its folder.
 
@@ -67,6 +68,7 @@ def train_model(
         data: Folder of cases, for a recipe that reads them.
         fold: Which set of patients is held out.
         means: Clock, threads, states.
+        keep_states: Leave the states when the model is whole, so that the same call only scores.
 
     Returns:
         The folder, with card.toml, weights.safetensors and, where cases were read, report.json.
@@ -114,10 +116,8 @@ def train_model(
     if card.stage is not None:
         text, figures = tuned(out, recipe.card_text, progress=_as_stage(progress, "score"))
         write_card(out, text, sha256=sha256, scores={**made, **figures})
-    if chosen.states:
-        for left in chosen.states.glob("*"):
-            left.unlink()
-        chosen.states.rmdir()
+    if chosen.states and not keep_states:
+        forget_states(chosen.states)
     progress(Progress("write", 1.0))
     return out
 
@@ -125,6 +125,13 @@ def train_model(
 def states_of(out: Path) -> Path:
     """Return where the states of a training that writes to `out` are stored."""
     return out / _STATES
+
+
+def forget_states(states: Path) -> None:
+    """Remove the states of a training: the same one will begin anew."""
+    for left in states.glob("*"):
+        left.unlink()
+    states.rmdir()
 
 
 def _from_cases(

@@ -103,6 +103,18 @@ WRONG: dict[str, tuple[dict[str, Any], float | None, tuple[float, ...], str]] = 
         (),
         "does not run forward",
     ),
+    "no number in the vector": (
+        {"FrameTimeVector": ["0", "40", "1e400", "40"]},
+        None,
+        (),
+        "holds something that is no number",
+    ),
+    "longer than any cine": (
+        {"FrameTimeVector": ["0", "1e308", "1e308", "1e308"], "CineRate": "25"},
+        40.0,
+        (),
+        "does not run forward",
+    ),
     "time stands still": ({"FrameTimeVector": ["0", "0", "0", "0"]}, None, (), "not run forward"),
     "not from 0": (
         {"FrameTimeVector": ["7", "40", "80", "20"]},

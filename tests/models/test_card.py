@@ -43,6 +43,13 @@ MISTAKES = {
     "a digest that is none": ('sha256 = "0', 'sha256 = "x', "64 hexadecimal digits"),
     "weights elsewhere": ('"weights.safetensors"', '"../weights.safetensors"', "in this folder"),
     "weights that are a pickle": ('"weights.safetensors"', '"weights.pt"', ".safetensors"),
+    "an empty modifier": (
+        '["24028007, SCT, Right"]',
+        '[""]',
+        'modifiers: must be "value, scheme, meaning"',
+    ),
+    "a colour that is no number": ("[86, 180, 233]", "[nan, 180, 233]", "a list of 3 numbers"),
+    "a label that is not finite": ("labels = [1, 2]\njoint", "labels = [inf]\njoint", "labels"),
     "a code without a scheme": ('"39607008, SCT, Lung"', '"39607008"', "value, scheme, meaning"),
     "a segment that nothing makes": ("outputs = 3", "outputs = 2", "give the labels [1]"),
     "a label not there to clean": ("labels = [1, 2]", "labels = [1, 3]", "no label 3"),

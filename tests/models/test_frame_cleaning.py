@@ -15,7 +15,7 @@ from node.imaging.values import FrameRegion, FramesPlan, Refusal
 from node.models.card import Card, parse_card
 from node.models.frame_cleaning import FrameCleaner
 from node.models.frame_scale import pixel_sizes, refusal_of_frames
-from node.models.frame_window import window_over
+from node.models.frame_window import frame_windows, window_over
 from node.models.frames import segment_frames
 from node.models.parts import Close, DropSmall, KeepLargest, PostStep
 from node.reasons import Reason
@@ -97,6 +97,11 @@ def test_closing_takes_no_other_label_and_leaves_the_border_alone() -> None:
     edge = empty()
     edge[20:40, 3:9] = 1  # a disc that would reach over the border fills nothing there
     assert np.array_equal(cleaned(edge, Close((1,), 0.0, radius_px=6), crops=[(WHOLE, None)]), edge)
+    cut = empty()
+    cut[20:30, :20] = cut[34:44, :20] = 1
+    done = cleaned(cut, Close((1,), 0.0, radius_px=3), crops=[(WHOLE, None)])
+    assert done[30:34, 8:12].all()
+    assert not done[31:33, 0].any()  # beyond the border lies background, not more of the same
 
 
 def test_each_side_of_a_split_screen_is_measured_by_its_own_scale() -> None:
@@ -176,6 +181,16 @@ def test_a_scale_counts_for_what_the_card_looks_at() -> None:
     }
 
 
+def test_windows_have_the_scale_that_the_refusal_goes_by() -> None:
+    regions = FrameRegion(LEFT, (0.2, 0.2)), FrameRegion(RIGHT, (0.3, 0.4))
+    for more in ("", 'regions = "each"', 'regions = "largest"', 'crop = "image"'):
+        frames = frames_of(np.zeros((2, ROWS, COLUMNS), np.uint8), *regions, spacing_mm=(0.2, 0.2))
+        card = card_with(more=more)
+        assert card.frames is not None
+        windows = frame_windows(frames, card)
+        assert tuple(one.spacing_mm for one in windows) == pixel_sizes(frames.plan, card.frames)
+
+
 def test_the_whole_way_drops_and_closes(tmp_path: Path) -> None:
     array = np.full((2, ROWS, COLUMNS), 20, np.uint8)
     array[:, 30:50, 40:70] = 220
@@ -203,6 +218,9 @@ MISTAKES = {
     "millilitres": ("drop_small", "min_ml = 1", "has no volume; give min_px or min_mm"),
     "no radius": ("close", "", "one of radius_mm and radius_px"),
     "two radii": ("close", "radius_px = 3\nradius_mm = 1", "one of radius_mm and radius_px"),
+    "a size that all pieces have": ("drop_small", "min_px = 1", "a whole number from 2"),
+    "no millimetre at all": ("drop_small", "min_mm = 0", "a number from 0.001"),
+    "a radius of less than a pixel": ("close", "radius_px = 0.9", "a number from 1 to"),
     "sides": ("restrict_to", 'how = "touch"', "frames know keep_largest, drop_small"),
 }
 

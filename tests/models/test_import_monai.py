@@ -25,6 +25,7 @@ from node.models.imports.bring import import_model
 from node.models.imports.monai_bundle import draft_of_bundle
 from node.models.loaded import load_model
 from node.models.prepare import prepare
+from node.models.scores import Meter, score_planes
 from tests.models.builders import make_volume
 from tests.models.filling import fill_in
 
@@ -122,7 +123,12 @@ def test_a_bundle_becomes_a_card_whose_network_and_voxels_are_monais(tmp_path: P
         {"step": "clip", "low": -100.0, "high": 300.0},
         {"step": "scale", "from": [-100.0, 300.0], "to": [-1.0, 1.0]},
     ]
-    assert card["inference"] == {"mode": "window", "patch": [16, 16, 8], "overlap": 0.5}
+    assert card["inference"] == {
+        "mode": "window",
+        "patch": [16, 16, 8],
+        "overlap": 0.5,
+        "tiling": "clipped",
+    }
     assert card["postprocess"] == [{"step": "keep_largest", "labels": [2], "count": 1}]
     assert [one["label"] for one in card["segments"]] == ["spleen", "liver"]
     filled = fill_in(made.folder)
@@ -148,6 +154,24 @@ def test_a_bundle_becomes_a_card_whose_network_and_voxels_are_monais(tmp_path: P
         wanted = sliding_window_inference(batch, (16, 16, 8), 1, network.eval())
     found = load_model(filled, device="cpu", threads=1).scores(batch)
     assert float((found - wanted).abs().max()) <= 1e-5
+
+
+def test_patches_are_weighed_evenly_where_the_bundle_does_and_scores_are_monais(
+    tmp_path: Path,
+) -> None:
+    inferer = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 8], "overlap": 0.3}
+    made = import_model(write_bundle(tmp_path / "theirs", inferer=inferer), tmp_path / "ours")
+    model = load_model(fill_in(made.folder), device="cpu", threads=1)
+    assert (model.card.inference.blending, model.card.inference.tiling) == ("constant", "clipped")
+    assert not any(each.startswith("inference") for each in made.todo)
+    array = np.random.default_rng(5).integers(-300, 500, (21, 27, 30)).astype(np.int16)
+    prepared = prepare(make_volume(array, spacing_mm=(2.0, 1.0, 1.0)), model.card)
+    batch = torch.from_numpy(prepared.planes(0, prepared.shape[0]))[None, None]
+    with torch.no_grad():
+        wanted = sliding_window_inference(batch, (16, 16, 8), 1, model.network, overlap=0.3)
+    found = torch.stack(list(score_planes(prepared, model, Meter(lambda _share: None))), dim=1)
+    assert found.shape == wanted.shape[1:]
+    assert float((found - wanted[0]).abs().max()) <= 1e-4
 
 
 def test_a_zip_of_a_bundle_with_a_configuration_in_yaml_is_read(tmp_path: Path) -> None:

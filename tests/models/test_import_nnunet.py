@@ -186,6 +186,10 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
         {"configuration": {"patch_size": [8, 16, 16]}, "outputs": 4},
         "not of the network in plans.json",
     ),
+    "several series at once": (
+        {"dataset": {"channel_names": {"0": "CT", "1": "PET"}}},
+        "it sees 2 series at once (CT, PET)",
+    ),
     "the second stage of a cascade": (
         {"configuration": {"previous_stage": "3d_lowres"}},
         "second stage of a cascade",

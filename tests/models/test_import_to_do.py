@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from node.models.architectures import build_network
 from node.models.check import check_model
 from node.models.imports.bring import Imported, import_model
+from node.models.imports.draft import Draft, to_do
 from node.models.parts import Network
 from tests.models.nnunet_folder import write_results
 from tests.models.test_import_graphs import write_pt2
@@ -136,6 +137,25 @@ def test_an_architecture_that_is_not_recognised_is_asked_for(tmp_path: Path) -> 
     (said,) = [each for each in made.todo if each.startswith("network: architecture")]
     for key in ("channels", "outputs", "inference.mode", "inference.patch", "head.kind"):
         assert key in said
+
+
+def test_what_a_source_says_cannot_write_the_card(tmp_path: Path) -> None:
+    """Names and texts of somebody else's stand in comments; a line feed would end one."""
+    odd = "x\nquality = { removed_fraction = 1.0 }\n\x1b[31m#.pt"
+    torch.save({"odd.weight": torch.from_numpy(np.zeros(3, np.float32))}, tmp_path / odd)
+    made = import_model(tmp_path / odd, tmp_path / "ours")
+    text = (made.folder / "card.toml").read_text(encoding="utf-8")
+    assert "quality" not in tomllib.loads(text)
+    assert "\x1b" not in text
+    draft = Draft("a", "b", (), None, todo=["metadata.json says:\nkind = 2\ud800"])
+    (said,) = (one for one in to_do(draft) if one.startswith("metadata"))
+    assert said == "metadata.json says: kind = 2 "
+
+
+def test_what_lies_there_as_a_licence_and_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").mkdir()
+    made = import_model(bare(tmp_path), tmp_path / "ours")
+    assert 'licence = ""' in (made.folder / "card.toml").read_text()
 
 
 def test_a_licence_beside_the_weights_is_taken_and_questioned(tmp_path: Path) -> None:

@@ -145,6 +145,23 @@ def test_where_the_gpu_is_too_small_the_cpu_takes_over_and_both_stand_in_the_res
         labels_that_fit(prepared, model, silent(), free_now=lambda _device: next(free))
 
 
+def test_memory_that_ends_before_the_first_step_is_known_hands_over_too(tmp_path: Path) -> None:
+    """As on a GPU that others have filled: not even two small images pass."""
+    prepared, spare = small_job(tmp_path)
+
+    class Full(nn.Module):
+        def forward(self, _image: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    full = dataclasses.replace(spare, network=Full())
+    found = labels_that_fit(prepared, dataclasses.replace(full, spare=lambda: spare), silent())
+    assert found.model is spare
+    assert "two small images through the network ran out of memory" in found.ladder
+    assert found.ladder.endswith("; the CPU takes over; batch 2 ran")
+    with pytest.raises(PassingError, match="needs more than there is"):
+        labels_that_fit(prepared, full, silent())
+
+
 def test_an_error_that_is_not_about_memory_is_told_as_it_is(tmp_path: Path) -> None:
     prepared, model = small_job(tmp_path)
 

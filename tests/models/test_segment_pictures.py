@@ -47,6 +47,8 @@ def test_each_frame_has_a_picture_with_the_segments_on_it(tmp_path: Path) -> Non
     assert said.exit_code == 0, said.output
     (folder,) = (tmp_path / "out").glob("pictures-*")
     assert f"Pictures: {folder}" in said.output
+    (result,) = (tmp_path / "out").glob("*.dcm")
+    assert folder.name == f"pictures-{result.stem}"  # of this result, whatever else lies there
     pictures = sorted(folder.iterdir())
     assert [path.name for path in pictures] == ["0000.jpg", "0001.jpg"]
     pixels = np.asarray(Image.open(io.BytesIO(pictures[0].read_bytes())).convert("RGB"), np.int16)

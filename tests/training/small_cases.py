@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import nibabel as nib
@@ -45,12 +46,14 @@ def ball_case(seed: int, patient: str = "") -> Case:
     return case_of(f"case-{seed}", patient or f"patient-{seed}", volume, labels, 2)
 
 
-def write_balls(folder: Path, count: int) -> Path:
-    """Write cases as the folder that the recipe `hippocampus` reads."""
+def write_balls(folder: Path, count: int, *, empty: Collection[int] = ()) -> Path:
+    """Write cases as the folder that the recipe `hippocampus` reads; some without a label."""
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     for seed in range(count):
         volume, labels = ball_volume(seed)
+        if seed in empty:
+            labels = np.zeros_like(labels)
         for name, array in (("images", volume.array), ("labels", labels)):
             image = nib.Nifti1Image(array.transpose(2, 1, 0), RAS)
             nib.save(image, folder / name / f"ball_{seed:03}.nii.gz")

@@ -51,15 +51,13 @@ def test_a_gain_is_counted_on_the_same_cases() -> None:
     assert (mean, low, high) == pytest.approx((0.05, 0.05, 0.05))
 
 
-NEGATIVE = CaseFigures("0" * 12, 99, (math.nan,), (0.0,), (0.0,))
-
-
 def _codes(train: float, test: float, *, volume: float = 1.0, other: float = 0.1) -> set[str]:
     found = alarms_of(
-        train=[NEGATIVE, *(_case(train, k) for k in range(10))],
+        train=[_case(train, k) for k in range(10)],
         train_patients=40,
         test=[_case(test, k, volume) for k in range(20)],
         others={"position": [_case(other, k) for k in range(20)]},
+        negatives=True,
         fractions=True,
     )
     return {alarm.code for alarm in found}
@@ -76,31 +74,37 @@ def test_alarms_fire_beyond_their_limits_and_not_before() -> None:
 
 def test_few_patients_and_wide_intervals_are_told() -> None:
     found = alarms_of(
-        train=[NEGATIVE, _case(0.7, 0)],
+        train=[_case(0.7, 0)],
         train_patients=12,
         test=[_case(0.7, 0), _case(0.6, 1)],
         others={},
+        negatives=True,
         fractions=False,
     )
     assert [alarm.code for alarm in found] == ["few-patients"]
 
 
-def _of_sizes(small: float, *, train: list[CaseFigures]) -> set[str]:
+def _of_sizes(small: float, *, negatives: bool) -> set[str]:
     sizes = [CaseFigures("0" * 12, k, (0.8,), (k + 10.0,), (k + 10.0,)) for k in range(8)]
     little = [CaseFigures("0" * 12, 20 + k, (small,), (1.0,), (1.0,)) for k in range(4)]
     found = alarms_of(
-        train=train, train_patients=40, test=[*sizes, *little], others={}, fractions=False
+        train=[_case(0.8, 0)],
+        train_patients=40,
+        test=[*sizes, *little],
+        others={},
+        negatives=negatives,
+        fractions=False,
     )
     return {alarm.code for alarm in found} - {"few-patients"}
 
 
 def test_a_model_that_misses_what_is_small_is_told() -> None:
-    assert _of_sizes(0.65, train=[NEGATIVE, _case(0.8, 0)]) == set()
-    assert _of_sizes(0.55, train=[NEGATIVE, _case(0.8, 0)]) == {"size-bias"}
+    assert _of_sizes(0.65, negatives=True) == set()
+    assert _of_sizes(0.55, negatives=True) == {"size-bias"}
 
 
 def test_a_training_that_never_saw_an_empty_case_says_so() -> None:
-    assert _of_sizes(0.7, train=[_case(0.8, 0)]) == {"no-negatives"}
+    assert _of_sizes(0.7, negatives=False) == {"no-negatives"}
 
 
 def test_volumes_are_compared_case_by_case() -> None:

@@ -63,6 +63,33 @@ def test_a_card_tells_data_figures_baselines_and_alarms(balls: Path, tmp_path: P
     assert str(balls) not in written
 
 
+def test_a_training_whose_states_are_kept_is_only_scored_again(balls: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    seen: list[str] = []
+    for _ in range(2):
+        seen.clear()
+        means = Means(clock=time.monotonic, states=states_of(out))
+        train_model(
+            "hippocampus",
+            out,
+            1,
+            _steps(2),
+            lambda progress: seen.append(progress.stage),
+            data=balls,
+            means=means,
+            keep_states=True,
+        )
+    assert "train" not in seen
+    assert "score" in seen
+
+
+def test_negatives_count_wherever_they_are_in_the_split(tmp_path: Path) -> None:
+    """More training cases than are scored: that a few are empty is not missed."""
+    folder = write_balls(tmp_path / "many", 26, empty=(4,))
+    scores = load_card(train_model("hippocampus", tmp_path / "m", 1, _steps(1), data=folder)).scores
+    assert "no-negatives" not in scores["alarms"]
+
+
 _CHILD = """
 import sys, time
 from dataclasses import replace

@@ -29,8 +29,11 @@ def test_the_threshold_in_the_card_is_the_best_of_those_tried(tmp_path: Path) ->
     budget = replace(recipe.budget, steps=6, batch=2)
     model = open_model(train_model("us-nerve", tmp_path / "model", 1, budget, data=folder))
     cases = recipe.data.read(folder, progress=lambda _: None)[:3]
-    text = threshold_text("threshold = 0.5", model, cases)
-    chosen = float(text.removeprefix("threshold = "))
+    before = "[results]\nthreshold = 7\n[head]\nkind = 'probability'\nthreshold = 0.5"
+    text = threshold_text(before, model, cases)
+    kept, _, chosen_text = text.rpartition(" = ")
+    assert kept == before.rpartition(" = ")[0]
+    chosen = float(chosen_text)
     dice = {step: _dice(model, step, cases) for step in (0.3, 0.4, 0.5, 0.6, 0.7)}
     assert max(dice.values()) > 0
     assert _dice(model, chosen, cases) >= max(dice.values())

@@ -108,6 +108,9 @@ def test_the_median_case_has_its_volume_after_calibration_whatever_the_largest_d
     ratios = [volume / case.shares.sum() for volume, case in zip(volumes, cases, strict=True)]
     assert np.median(ratios) == pytest.approx(1.0, abs=0.02)
     assert ratios[-1] < 0.6
+    without = CaseLogits(np.full((24,) * 3, -6, np.float32), np.zeros((24,) * 3, np.float32))
+    assert median_offset([*cases, without], scale, support_voxels=2) == offset
+    assert median_offset([without], scale, support_voxels=2) == 0.0
     text = calibrated_text("logit_scale = 1.0\nlogit_offset = 0.0", cases, support_voxels=2)
     assert "logit_scale = 1.0\n" not in text
     assert "logit_offset = -" in text

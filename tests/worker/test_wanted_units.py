@@ -83,6 +83,13 @@ def test_pet_without_suv_still_serves_the_card_that_wants_bqml(tmp_path: Path) -
     assert refused.reason is Reason.SUV_WEIGHT
 
 
+def test_an_enhanced_image_without_suv_says_in_what_it_was_stored(tmp_path: Path) -> None:
+    (plan,) = find_volumes(read_folder(save(tmp_path, [enhanced_pet(PatientWeight=0)])))
+    assert isinstance(plan, VolumePlan)
+    assert plan.suv is not None
+    assert plan.units == "BQML"
+
+
 def test_what_was_not_stored_is_not_made_up(tmp_path: Path) -> None:
     series = pet(tmp_path / "series", Units="GML")
     model = model_in(tmp_path / "activity", "BQML", above=1.0)

@@ -109,13 +109,22 @@ def _draft(source: Path, folder: Path, name: str, wall_s: float) -> Draft:
 def _take_licence(places: Sequence[Path], folder: Path) -> str:
     """Copy a licence file that lies beside the model, and return what the card says of it."""
     for place in (place / name for place in places for name in _LICENCES):
-        if place.is_file() and not place.is_symlink() and place.stat().st_size < _LONGEST_LICENCE:
-            text = place.read_text(encoding="utf-8", errors="replace")
-            title = next((line.strip() for line in text.splitlines() if line.strip()), "")
-            if title:
-                (folder / "LICENSE").write_text(text, encoding="utf-8")
-                return f"{title[:200]} (text in LICENSE)"
+        text = _licence_text(place)
+        title = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        if title:
+            (folder / "LICENSE").write_text(text, encoding="utf-8")
+            return f"{title[:200]} (text in LICENSE)"
     return ""
+
+
+def _licence_text(path: Path) -> str:
+    """Return what a licence file says; nothing where there is none that may be read."""
+    try:
+        if path.is_symlink() or path.stat().st_size >= _LONGEST_LICENCE:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _fit(name: str) -> str:

@@ -96,13 +96,13 @@ def to_do(draft: Draft) -> tuple[str, ...]:
         "has a table of common ones."
     )
     empty.append("results.series_description: how the result is called in the PACS.")
-    return (*empty, *draft.todo)
+    return tuple(_one_line(sentence) for sentence in (*empty, *draft.todo))
 
 
 def card_text(draft: Draft) -> str:
     """Return card.toml."""
     head = [
-        f"# Made by `limner models import` from {draft.source}.",
+        f"# Made by `limner models import` from {_one_line(draft.source)}.",
         "# To do; `limner models check` names what is still wrong, docs/models.md shows every key:",
         *(f"# - {sentence}" for sentence in to_do(draft)),
     ]
@@ -208,6 +208,11 @@ def _plain(label: str) -> str:
     return _LABEL.sub("", label).strip()[:64]
 
 
+def _one_line(text: str) -> str:
+    """Return a text of somebody else's without what would end a comment or steer a terminal."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
 def _table(name: str, keys: Mapping[str, Value]) -> str:
     return f"[{name}]\n{_keys(keys)}"
 
@@ -224,8 +229,7 @@ def _toml(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        kept = "".join(one if one.isprintable() else " " for one in value)
-        return '"' + kept.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + _one_line(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items())
         return "{ " + inner + " }"

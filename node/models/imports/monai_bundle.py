@@ -183,9 +183,14 @@ def _inferer(draft: Draft, config: Config, path: Path) -> None:
         raise refused(path, f"inferer#roi_size is {roi}")
     patch = [1, *roi] if flat else roi
     overlap = inferer.get("overlap", 0.25)
-    draft.inference = {"mode": "window", "patch": patch, "overlap": float(overlap)}
+    draft.inference = {
+        "mode": "window",
+        "patch": patch,
+        "overlap": float(overlap),
+        "tiling": "clipped",
+    }
     if inferer.get("mode", "constant") != "gaussian":
-        draft.todo.append("inference: the bundle weighs patches evenly, the card by a Gaussian.")
+        draft.inference["blending"] = "constant"
 
 
 def _is_flat(draft: Draft) -> bool:

@@ -80,6 +80,13 @@ def _draft(
             trained, f"{chosen} is the second stage of a cascade and wants the first's labels"
         )
     channels = about.get("channel_names") or about["modality"]
+    if len(channels) > 1:
+        seen = ", ".join(str(one) for one in channels.values())
+        raise _refused(
+            trained,
+            f"it sees {len(channels)} series at once ({seen}), and volumes are prepared as nnU-Net "
+            "does from one series only",
+        )
     labels, regions = _labels(about)
     outputs = len(regions) if regions else len(labels) + 1
     network = network_of(configuration, len(channels), outputs, trained)
@@ -100,14 +107,8 @@ def _draft(
     _inference(draft, configuration, network, members[0].facts)
     if regions:
         draft.head = {"kind": "regions", "order": regions}
-    draft.todo.append(
-        f"accepts: nnU-Net was trained on {', '.join(str(one) for one in channels.values())}."
-    )
-    if len(channels) > 1:
-        draft.todo.append(
-            f"network.channels: the model wants {len(channels)} registered series at once; write "
-            "a [[channels]] table for each after the first (docs/models.md, Several series)."
-        )
+    (seen,) = channels.values()
+    draft.todo.append(f"accepts: nnU-Net was trained on {seen}.")
     return draft
 
 
