@@ -125,6 +125,15 @@ def test_who_fills_in_what_is_listed_has_a_good_model(tmp_path: Path, kind: str)
     assert check_model(made.folder) == ()
 
 
+def test_a_background_that_was_assumed_is_told_and_one_that_was_learnt_is_not(
+    tmp_path: Path,
+) -> None:
+    assumed = import_model(bare(tmp_path), tmp_path / "ours")
+    assert "voxels.background" in keys_of(assumed.todo)
+    learnt = import_model(write_bundle(tmp_path / "bundle"), tmp_path / "bundled")
+    assert "voxels.background" not in keys_of(learnt.todo)
+
+
 def test_series_beside_the_first_are_listed(tmp_path: Path) -> None:
     two = Network("unet2d", 2, 3, {"widths": (2, 4), "norm": "instance", "up": "transpose"})
     made = import_model(bare(tmp_path, two), tmp_path / "ours")
