@@ -29,10 +29,12 @@ class Mistakes:
 
     where: str
     found: list[tuple[int, str]] = field(default_factory=list)
+    unread: bool = False
 
     def note(self, line: int, text: str) -> None:
-        """Add one mistake; `line` is 0 where none is known."""
-        self.found.append((line, text))
+        """Add one mistake; `line` is 0 where none is known. What was not read has no others."""
+        if not self.unread:
+            self.found.append((line, text))
 
     def raise_if_any(self, code: str, remedy: str) -> None:
         """Raise one SetupError that tells all mistakes, by line.
@@ -59,6 +61,7 @@ class Document:
             self._values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             mistakes.note(0, f"not TOML: {error}")
+            mistakes.unread = True
 
     def table(self, name: str) -> Table:
         """Return the table `[name]`, empty if it is not there."""

@@ -77,6 +77,13 @@ def test_a_mistake_is_told_with_what_is_right(right: str, wrong: str, said: str)
     assert said in mistakes_in(text.replace(right, wrong))
 
 
+def test_a_text_that_is_not_toml_is_one_mistake_and_lacks_nothing() -> None:
+    said = mistakes_in(documented_card().replace('name = "lung-ct"', 'name = "lung-ct'))
+    assert "1 mistake in" in said
+    assert "not TOML" in said
+    assert "missing" not in said
+
+
 def test_all_mistakes_are_told_in_one_answer_with_their_lines() -> None:
     text = documented_card().replace("batch = 8", "batch = 0").replace("count = 1 ", "cuont = 1 ")
     what = mistakes_in(text)
